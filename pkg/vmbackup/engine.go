@@ -1,0 +1,77 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vmbackup
+
+import (
+	"context"
+	"time"
+)
+
+// Engine makes backups and restores. Its methods observe before they act and may
+// be run again after an interrupt: a second run goes on where the first stopped.
+// Every error carries a Reason; those of the Plan methods are preflight errors.
+type Engine interface {
+	// Name is the engine's name for --engine and for status.
+	Name() string
+	// PlanBackup checks the request and says what would be done. It changes nothing.
+	PlanBackup(ctx context.Context, req BackupRequest) (*BackupPlan, error)
+	// StartBackup records the planned backup, so that it can be followed and
+	// resumed from anywhere. It returns AlreadyExists when the name is taken by another backup.
+	StartBackup(ctx context.Context, plan *BackupPlan) (*Backup, error)
+	// RunBackup takes a started backup to its end, from wherever it stands.
+	RunBackup(ctx context.Context, ref Ref, sink Sink) (*Backup, error)
+	// PlanRestore checks the request and says what would be done. It changes nothing.
+	PlanRestore(ctx context.Context, req RestoreRequest) (*RestorePlan, error)
+	// StartRestore records the planned restore.
+	StartRestore(ctx context.Context, plan *RestorePlan) (*Restore, error)
+	// RunRestore takes a started restore to its end, from wherever it stands.
+	RunRestore(ctx context.Context, ref Ref, sink Sink) (*Restore, error)
+	// PlanDelete says what deleting a backup would remove. It changes nothing.
+	PlanDelete(ctx context.Context, req DeleteRequest) (*DeletePlan, error)
+	// Delete removes what the plan names and checks on the target that it is gone.
+	Delete(ctx context.Context, plan *DeletePlan, sink Sink) error
+}
+
+// Source is a place where backups are found.
+type Source string
+
+// The sources of a Catalog.
+const (
+	SourceCluster Source = "cluster" // the tool's records in the cluster
+	SourceTarget  Source = "target"  // the files on the backup target
+	SourceAll     Source = "all"     // both, merged by namespace and name
+)
+
+// ListOptions narrows a listing.
+type ListOptions struct {
+	// Namespace is empty for all namespaces.
+	Namespace string
+	// Selector is a label selector over the virtual machine's labels as backed up.
+	Selector string
+	// VM is the name of the virtual machine; empty for all.
+	VM     string
+	Source Source
+	// Limit is the most objects to return; 0 for all.
+	Limit int
+}
+
+// Catalog finds backups and restores.
+type Catalog interface {
+	// Backups lists, newest first. Parts that could not be read come back as
+	// warnings, so that one bad file does not hide the rest.
+	Backups(ctx context.Context, opts ListOptions) (backups []Backup, warnings []string, err error)
+	// Backup returns one backup, or NotFound.
+	Backup(ctx context.Context, ref Ref, source Source) (*Backup, error)
+	// Restores lists, newest first.
+	Restores(ctx context.Context, opts ListOptions) ([]Restore, error)
+	// Restore returns one restore, or NotFound.
+	Restore(ctx context.Context, ref Ref) (*Restore, error)
+	// WatchBackup calls changed with each new view until it returns true or ctx ends.
+	WatchBackup(ctx context.Context, ref Ref, changed func(*Backup) (done bool)) error
+	// WatchRestore calls changed with each new view until it returns true or ctx ends.
+	WatchRestore(ctx context.Context, ref Ref, changed func(*Restore) (done bool)) error
+}
+
+// Clock tells the time; tests inject their own.
+type Clock func() time.Time

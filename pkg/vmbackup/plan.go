@@ -1,0 +1,65 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vmbackup
+
+// Action is what a plan does to an object.
+type Action string
+
+// The actions.
+const (
+	ActionCreate Action = "create"
+	ActionUpdate Action = "update"
+	ActionDelete Action = "delete"
+	ActionUse    Action = "use" // exists already and is left as it is
+)
+
+// PlannedObject is one object that a plan touches. Things on the backup target
+// have the kind "file" and their path as name.
+type PlannedObject struct {
+	Action     Action `json:"action"`
+	APIVersion string `json:"apiVersion,omitempty"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+	// Note says why, or what is special.
+	Note string `json:"note,omitempty"`
+}
+
+// KindFile is the kind of a PlannedObject on the backup target.
+const KindFile = "file"
+
+// BackupPlan is a checked BackupRequest and what it would do.
+type BackupPlan struct {
+	Request  BackupRequest
+	Backup   *Backup
+	Objects  []PlannedObject
+	Steps    []StepStatus
+	Warnings []string
+	// State is the engine's own knowledge, carried from plan to start.
+	State any
+}
+
+// RestorePlan is a checked RestoreRequest and what it would do.
+type RestorePlan struct {
+	Request  RestoreRequest
+	Restore  *Restore
+	Objects  []PlannedObject
+	Steps    []StepStatus
+	Warnings []string
+	// State is the engine's own knowledge, carried from plan to start.
+	State any
+}
+
+// DeletePlan is what deleting a backup removes.
+type DeletePlan struct {
+	Request DeleteRequest
+	Backup  *Backup
+	Objects []PlannedObject
+	// Bytes is what the removed Longhorn backups uploaded; blocks that other
+	// backups share stay, so that less may be freed.
+	Bytes    int64
+	Warnings []string
+	// State is the engine's own knowledge, carried from plan to deletion.
+	State any
+}
