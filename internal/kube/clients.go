@@ -1,0 +1,123 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kube speaks to the API server: clients, waits, objects that must
+// exist, and errors in the words of the domain.
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	snapshotclient "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned"
+	longhornclient "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+	kubevirtclient "kubevirt.io/client-go/kubevirt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// FieldManager is the name under which the tool writes.
+const FieldManager = "kubectl-vmbackup"
+
+// LonghornNamespace is where Longhorn keeps its objects.
+const LonghornNamespace = "longhorn-system"
+
+// Clients are the typed clients of everything that the tool touches.
+type Clients struct {
+	Core     kubernetes.Interface
+	Snapshot snapshotclient.Interface
+	Longhorn longhornclient.Interface
+	KubeVirt kubevirtclient.Interface
+	// VMs reads and writes virtual machines as JSON, so that fields which this
+	// build does not know survive, and calls their subresources.
+	VMs VirtualMachines
+}
+
+// VirtualMachines is KubeVirt's API where the typed client would lose or log something.
+type VirtualMachines interface {
+	// Get returns a VirtualMachine as the API server wrote it.
+	Get(ctx context.Context, namespace, name string) ([]byte, error)
+	// Create creates a VirtualMachine and returns it as the API server wrote it.
+	Create(ctx context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error)
+	// Patch applies a JSON merge patch.
+	Patch(ctx context.Context, namespace, name string, patch []byte) error
+	// Freeze freezes the guest's file systems; the guest thaws itself after the deadline.
+	Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error
+	// Unfreeze thaws the guest's file systems.
+	Unfreeze(ctx context.Context, namespace, name string) error
+}
+
+// NewClients makes the clients of one cluster. All share one connection and one rate limit.
+func NewClients(config *rest.Config) (*Clients, error) {
+	config = rest.CopyConfig(config)
+	// kubectl's own limits: the tool is a kubectl command.
+	config.QPS, config.Burst = 50, 300
+	rest.SetKubernetesDefaults(config)
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("connection to the cluster: %w", err)
+	}
+	core, err := kubernetes.NewForConfigAndClient(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("client of Kubernetes: %w", err)
+	}
+	snapshot, err := snapshotclient.NewForConfigAndClient(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("client of snapshot.storage.k8s.io: %w", err)
+	}
+	longhorn, err := longhornclient.NewForConfigAndClient(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("client of longhorn.io: %w", err)
+	}
+	kubevirt, err := kubevirtclient.NewForConfigAndClient(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("client of kubevirt.io: %w", err)
+	}
+	return &Clients{
+		Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: kubevirt,
+		VMs: rawVMs{kubevirt.KubevirtV1().RESTClient()},
+	}, nil
+}
+
+// rawVMs is VirtualMachines over KubeVirt's own REST client.
+type rawVMs struct{ rest rest.Interface }
+
+func (c rawVMs) Get(ctx context.Context, namespace, name string) ([]byte, error) {
+	return c.rest.Get().Namespace(namespace).Resource("virtualmachines").Name(name).Do(ctx).Raw()
+}
+
+func (c rawVMs) Create(ctx context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error) {
+	req := c.rest.Post().Namespace(namespace).Resource("virtualmachines").Param("fieldManager", FieldManager).
+		SetHeader("Content-Type", "application/json").Body(manifest)
+	if dryRun {
+		req = req.Param("dryRun", metav1.DryRunAll)
+	}
+	return req.Do(ctx).Raw()
+}
+
+func (c rawVMs) Patch(ctx context.Context, namespace, name string, patch []byte) error {
+	return c.rest.Patch("application/merge-patch+json").Namespace(namespace).Resource("virtualmachines").Name(name).
+		Param("fieldManager", FieldManager).Body(patch).Do(ctx).Error()
+}
+
+func (c rawVMs) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
+	body, err := json.Marshal(kubevirtv1.FreezeUnfreezeTimeout{UnfreezeTimeout: &metav1.Duration{Duration: deadline}})
+	if err != nil {
+		return err
+	}
+	return c.subresource(namespace, name, "freeze").Body(body).Do(ctx).Error()
+}
+
+func (c rawVMs) Unfreeze(ctx context.Context, namespace, name string) error {
+	return c.subresource(namespace, name, "unfreeze").Do(ctx).Error()
+}
+
+func (c rawVMs) subresource(namespace, name, subresource string) *rest.Request {
+	return c.rest.Put().AbsPath("/apis/subresources.kubevirt.io", kubevirtv1.ApiStorageVersion).
+		Namespace(namespace).Resource("virtualmachineinstances").Name(name).SubResource(subresource)
+}
