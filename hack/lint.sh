@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Lints the Go of both modules and the shell scripts. golangci-lint is built
+# from the versions pinned in hack/tools, once per pin.
+# Usage: hack/lint.sh [ARG...]   arguments go to golangci-lint (e.g. --fix)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+echo "shellcheck: ${#scripts[@]} scripts"
+shellcheck "${scripts[@]}"
+
+linter=$root/bin/tools/golangci-lint
+pin=$(cat hack/tools/go.mod hack/tools/go.sum <(go env GOVERSION) | sha256sum)
+if [ ! -x "$linter" ] || [ "$(cat "$linter.pin" 2>/dev/null)" != "$pin" ]; then
+  echo "building golangci-lint from hack/tools (some minutes, once)"
+  go build -C hack/tools -trimpath -ldflags '-s -w' -o "$linter" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+  echo "$pin" >"$linter.pin"
+fi
+
+for module in . sandbox; do
+  echo "golangci-lint: module $module"
+  (cd "$module" && "$linter" run --config "$root/.golangci.yml" "$@" ./...)
+done
