@@ -30,9 +30,10 @@ import (
 // as it is. Changes that come while seen runs are seen together. seen runs in the
 // caller's goroutine, must not change the objects, and may be given the same ones again.
 //
-// It costs one list and one watch, and survives closed and expired watches and a
-// restart of the API server. When ctx ends it returns Timeout or Canceled, naming
-// what; a request that the API server refuses for good ends it with that error.
+// It costs one list and, when that is not enough, one watch, and survives closed
+// and expired watches and a restart of the API server. When ctx ends it returns
+// Timeout or Canceled, naming what; a request that the API server refuses for
+// good ends it with that error.
 func WatchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, what string, seen func(objects []T) (done bool, err error)) error {
 	return watchAll(ctx, lw, what, defaultPace, seen)
 }
@@ -130,7 +131,7 @@ func (p pace) backoff() wait.Backoff {
 
 func watchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, what string, p pace, seen func([]T) (bool, error)) error {
 	running, stop := context.WithCancel(ctx)
-	store := newView[T]()
+	store := newView[T](running.Done())
 	followed := make(chan error, 1)
 	go func() { followed <- follow(running, lw, store, p) }()
 	// Nothing of the wait outlives it: no goroutine, no open watch.
@@ -143,14 +144,18 @@ func watchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, wha
 	}()
 
 	look := func() (bool, error) {
-		objects, synced, err := store.objects()
+		objects, synced, looked, err := store.objects()
 		if err != nil {
 			return false, vmbackup.Errorf(vmbackup.ReasonInternal, "waiting for %s: %w", what, err)
 		}
 		if !synced {
 			return false, nil
 		}
-		return seen(objects)
+		done, err := seen(objects)
+		if !done && err == nil {
+			looked() // and the watch goes on
+		}
+		return done, err
 	}
 	for {
 		select {

@@ -17,31 +17,42 @@ import (
 // when it changed. Many changes may be told as one.
 type view[T runtime.Object] struct {
 	changed chan struct{}
+	// stopped is closed when nobody will look any more.
+	stopped <-chan struct{}
 
 	mu     sync.Mutex
 	items  map[string]T
 	bad    error
 	synced bool
-	fault  error
+	// fresh is closed by the one who looked at the newest list.
+	fresh chan struct{}
+	fault error
 }
 
-func newView[T runtime.Object]() *view[T] {
-	return &view[T]{changed: make(chan struct{}, 1), items: map[string]T{}}
+func newView[T runtime.Object](stopped <-chan struct{}) *view[T] {
+	return &view[T]{changed: make(chan struct{}, 1), stopped: stopped, items: map[string]T{}}
 }
 
 // objects are ordered by namespace and name; synced says that they have been
-// listed, the error that the API server sent something else than T.
-func (v *view[T]) objects() (list []T, synced bool, err error) {
+// listed, the error that the API server sent something else than T. The caller
+// calls looked after it looked at them.
+func (v *view[T]) objects() (list []T, synced bool, looked func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.bad != nil || !v.synced {
-		return nil, false, v.bad
+		return nil, false, func() {}, v.bad
 	}
 	list = make([]T, 0, len(v.items))
 	for _, key := range slices.Sorted(maps.Keys(v.items)) {
 		list = append(list, v.items[key])
 	}
-	return list, true, nil
+	fresh := v.fresh
+	v.fresh = nil
+	return list, true, func() {
+		if fresh != nil {
+			close(fresh)
+		}
+	}, nil
 }
 
 func (v *view[T]) setFault(err error) {
@@ -96,18 +107,29 @@ func (v *view[T]) Delete(obj any) error {
 	})
 }
 
-// Replace is for the reflector.
+// Replace is for the reflector. It holds the watch back until the list was looked
+// at: what the list shows is seen even when it changes at once, and no watch is
+// opened when the list is enough.
 func (v *view[T]) Replace(objs []any, _ string) error {
-	return v.update(func() error {
+	fresh := make(chan struct{})
+	err := v.update(func() error {
 		items := make(map[string]T, len(objs))
 		for _, obj := range objs {
 			if err := v.put(obj, items); err != nil {
 				return err
 			}
 		}
-		v.items, v.synced = items, true
+		v.items, v.synced, v.fresh = items, true, fresh
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-fresh:
+	case <-v.stopped:
+	}
+	return nil
 }
 
 // Resync is for the reflector; there is nothing to do.
