@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"regexp"
 	"strings"
@@ -140,7 +141,7 @@ func unreachable(err error) bool {
 		dns *net.DNSError
 	)
 	return errors.As(err, &op) || errors.As(err, &dns) || utilnet.IsConnectionRefused(err) ||
-		utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err)
+		utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // permanent reports whether asking again cannot help: the request is refused
