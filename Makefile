@@ -30,7 +30,7 @@ demo: deps build sandbox-build ## show a backup and a restore step by step on a 
 
 .PHONY: dist
 dist: ## build the release archives and the krew manifest that names their digests into dist/
-	go run ./hack/dist -version v0.1.0 -out dist
+	go run ./hack/release dist -commit $(COMMIT) -out dist
 
 ##@ Check
 
@@ -68,12 +68,12 @@ bench: build sandbox-build ## measure against the goals; prints a table, writes 
 .PHONY: generate
 generate: ## regenerate docs/cli.md and krew-manifest.yaml
 	go run ./hack/gendocs -out docs/cli.md
-	go run ./hack/krew -out krew-manifest.yaml
+	go run ./hack/release manifest -out krew-manifest.yaml
 
 .PHONY: verify-generated
 verify-generated: ## fail when a generated file is not what `make generate` writes
 	go run ./hack/gendocs -check docs/cli.md
-	go run ./hack/krew -check krew-manifest.yaml
+	go run ./hack/release manifest -check krew-manifest.yaml
 
 .PHONY: tidy
 tidy: ## tidy go.mod and go.sum of every module and format the Go files

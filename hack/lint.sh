@@ -10,13 +10,7 @@ mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
 echo "shellcheck: ${#scripts[@]} scripts"
 shellcheck "${scripts[@]}"
 
-linter=$root/bin/tools/golangci-lint
-pin=$(cat hack/tools/go.mod hack/tools/go.sum <(go env GOVERSION) | sha256sum)
-if [ ! -x "$linter" ] || [ "$(cat "$linter.pin" 2>/dev/null)" != "$pin" ]; then
-  echo "building golangci-lint from hack/tools (some minutes, once)"
-  go build -C hack/tools -trimpath -ldflags '-s -w' -o "$linter" github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-  echo "$pin" >"$linter.pin"
-fi
+linter=$(hack/tool.sh hack/tools github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
 
 for module in . sandbox; do
   echo "golangci-lint: module $module"
