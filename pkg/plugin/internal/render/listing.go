@@ -1,0 +1,160 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// listing is a table of backups or restores for people while it is filled.
+type listing struct {
+	options                     Options
+	rows                        int
+	namespace, name, state, age *column
+	middle                      []*column // between state and age, in the order first set
+	// messages explain rows; they stand under them, over the whole width.
+	messages []string
+	barCells int
+}
+
+func newListing(o Options, rows int) *listing {
+	blank := func(title string, rank int) *column {
+		return &column{title: title, rank: rank, cells: make([]string, rows)}
+	}
+	t := &listing{
+		options: o, rows: rows,
+		namespace: blank("NAMESPACE", 0),
+		name:      blank("NAME", 0),
+		state:     blank("STATUS", 0),
+		age:       blank("AGE", 0),
+		messages:  make([]string, rows),
+	}
+	t.namespace.least, t.namespace.fair, t.namespace.middle = 8, 20, true
+	t.name.least, t.name.fair, t.name.middle = 16, 28, true
+	t.age.right = true
+	t.state.paint, t.state.drawn = make([]colour, rows), make([]string, rows)
+	t.barCells = 6
+	switch width := o.width(); {
+	case width >= 160:
+		t.barCells = 14
+	case width >= 110:
+		t.barCells = 10
+	}
+	return t
+}
+
+// rankOf is which of the columns in the middle go last when the width shrinks.
+func rankOf() []string {
+	return []string{"", "VM", "SIZE", "CONSISTENCY", "BACKUP", "VOLUMES", "FOUND ON", "STEP", "TYPE", "ENGINE", "UPLOADED", "TOOK", "FREEZE", "TARGET", "MODE"}
+}
+
+// set fills a cell of a column in the middle, made when it is first named.
+func (t *listing) set(row int, title, value string) {
+	at := slices.IndexFunc(t.middle, func(c *column) bool { return c.title == title })
+	if at < 0 {
+		c := &column{title: title, cells: slices.Repeat([]string{""}, t.rows), rank: max(slices.Index(rankOf(), title), 1)}
+		switch title {
+		case "VM":
+			c.rank, c.least, c.fair = 1, 6, 16
+		case "SIZE":
+			c.rank, c.right = 1, true
+		case "BACKUP", "STEP":
+			c.least, c.fair = 16, 24
+			c.middle = title == "BACKUP"
+		case "VOLUMES", "UPLOADED", "TOOK", "FREEZE":
+			c.right = true
+		}
+		t.middle, at = append(t.middle, c), len(t.middle)
+	}
+	t.middle[at].cells[row] = value
+}
+
+// status fills the status: symbol and word, and a bar while it runs.
+func (t *listing) status(l look, row int, phase vmbackup.Phase, percent float64) {
+	symbol, word, c := l.phase(phase)
+	text := symbol + " " + word
+	t.state.cells[row], t.state.paint[row] = text, c
+	if phase == vmbackup.PhaseRunning {
+		tail := " " + padLeft(percentText(percent), 4)
+		plainBar := look{glyphs: l.glyphs}.bar(percent, t.barCells, plain)
+		t.state.cells[row] = text + " " + plainBar + tail
+		t.state.drawn[row] = l.paint(c, text) + " " + l.bar(percent, t.barCells, c) + tail
+	}
+}
+
+func (t *listing) write(w io.Writer, l look, footer string) error {
+	var columns []*column
+	if t.options.Namespaces {
+		columns = append(columns, t.namespace)
+	}
+	columns = append(columns, t.name, t.state)
+	for _, c := range t.middle {
+		if !c.empty() {
+			columns = append(columns, c)
+		}
+	}
+	for _, c := range columns {
+		for i := range c.cells {
+			if c.cells[i] == "" {
+				c.cells[i] = "-"
+			}
+		}
+	}
+	columns = append(columns, t.age)
+	chosen, widths := fit(columns, t.options.width(), t.options.Wide)
+	if err := l.table(w, chosen, widths, t.details(l)); err != nil {
+		return err
+	}
+	if t.rows < 2 {
+		return nil
+	}
+	lines := wrap(footer, t.options.width())
+	for i := range lines {
+		lines[i] = l.paint(dim, lines[i])
+	}
+	_, err := io.WriteString(w, "\n"+strings.Join(lines, "\n")+"\n")
+	return err
+}
+
+// details are the messages as lines under their rows, whole with -o wide.
+func (t *listing) details(l look) []string {
+	details := make([]string, t.rows)
+	for i, message := range t.messages {
+		if message == "" {
+			continue
+		}
+		if width := t.options.width(); width > 0 && !t.options.Wide {
+			message = truncate(message, width-2-cells(l.detail), l.ellipsis)
+		}
+		details[i] = "  " + l.paint(dim, l.detail+message)
+	}
+	return details
+}
+
+// summary is the line under a listing: 5 backups · 3 Ready · 1 Failed · 240 GiB.
+func summary(l look, one string, phases []vmbackup.Phase, bytes int64) string {
+	between := " " + l.dot + " "
+	parts := []string{plural(len(phases), one)}
+	for _, p := range []vmbackup.Phase{vmbackup.PhaseReady, vmbackup.PhaseRunning, vmbackup.PhasePlanned,
+		vmbackup.PhaseIncomplete, vmbackup.PhaseFailed, vmbackup.PhaseCanceled, vmbackup.PhaseUnknown} {
+		n := 0
+		for _, phase := range phases {
+			if phaseWord(phase) == string(p) {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, strconv.Itoa(n)+" "+strings.ToLower(string(p)))
+		}
+	}
+	if bytes > 0 {
+		parts = append(parts, size(bytes))
+	}
+	return strings.Join(parts, between)
+}
