@@ -1,0 +1,237 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package standin
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+)
+
+// hostIP is the node's address, and that of every pod that runs no process.
+const hostIP = "127.0.0.1"
+
+// needsProcess says whether a pod is one of Longhorn's instance pods, whose programs run for real.
+func needsProcess(pod *corev1.Pod) bool {
+	if pod.Namespace != "longhorn-system" {
+		return false
+	}
+	switch pod.Labels["longhorn.io/component"] {
+	case "instance-manager", "backing-image-manager", "backing-image-data-source":
+		return true
+	}
+	return false
+}
+
+// podRunner runs the first container of pods as processes.
+type podRunner struct {
+	env     *component.Env
+	changed func(key string)
+
+	mu        sync.Mutex
+	processes map[string]*podProcess
+	nextIP    byte
+}
+
+// podProcess is the process of one pod.
+type podProcess struct {
+	uid     types.UID
+	ip      string
+	address string // where it serves, host:port
+	pid     int
+	done    chan struct{} // closed when it ended
+	err     error         // valid after done
+}
+
+func newPodRunner(env *component.Env, changed func(string)) *podRunner {
+	return &podRunner{env: env, changed: changed, processes: map[string]*podProcess{}, nextIP: 1}
+}
+
+func (r *podRunner) get(key string, uid types.UID) *podProcess {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.processes[key]; p != nil && p.uid == uid {
+		return p
+	}
+	return nil
+}
+
+// start starts the pod's program. It is killed with the kubelet stand-in, and
+// what Longhorn's programs start is killed with them.
+func (r *podRunner) start(key string, pod *corev1.Pod) (*podProcess, error) {
+	container := pod.Spec.Containers[0]
+	argv := append(append([]string{}, container.Command...), container.Args...)
+	if len(argv) == 0 {
+		return nil, fmt.Errorf("container %s has no command", container.Name)
+	}
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return nil, err
+	}
+	ip, address := r.listenAddress(argv)
+	log, err := os.OpenFile(r.env.Path("logs", "pod-"+pod.Name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(path, argv[1:]...)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), containerEnv(pod, container, ip)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+
+	p := &podProcess{uid: pod.UID, ip: ip, address: address, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The parent-death signal follows the starting thread, so it is held.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		p.err = cmd.Wait()
+		close(p.done)
+		r.changed(key)
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	p.pid = cmd.Process.Pid
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.processes[key] = p
+	return p, nil
+}
+
+var wildcardAddress = regexp.MustCompile(`^:(\d+)$`)
+
+// listenAddress gives a program its own loopback address where it would listen
+// on all: two backing image programs use the same ports. The instance manager
+// keeps the wildcard, as its replicas listen beside it.
+func (r *podRunner) listenAddress(argv []string) (ip, address string) {
+	ip = hostIP
+	if !strings.HasSuffix(argv[0], "instance-manager") {
+		r.mu.Lock()
+		r.nextIP++
+		ip = fmt.Sprintf("127.0.1.%d", r.nextIP)
+		r.mu.Unlock()
+	}
+	for i, arg := range argv {
+		m := wildcardAddress.FindStringSubmatch(arg)
+		if m == nil {
+			continue
+		}
+		if ip != hostIP {
+			argv[i] = ip + arg
+		}
+		if address == "" {
+			address = net.JoinHostPort(ip, m[1])
+		}
+	}
+	return ip, address
+}
+
+// containerEnv resolves the kinds of variables that Longhorn's pods use.
+func containerEnv(pod *corev1.Pod, container corev1.Container, ip string) []string {
+	var env []string
+	for _, v := range container.Env {
+		value := v.Value
+		if v.ValueFrom != nil && v.ValueFrom.FieldRef != nil {
+			value = map[string]string{
+				"status.podIP":       ip,
+				"metadata.name":      pod.Name,
+				"metadata.namespace": pod.Namespace,
+				"spec.nodeName":      pod.Spec.NodeName,
+			}[v.ValueFrom.FieldRef.FieldPath]
+		}
+		env = append(env, v.Name+"="+value)
+	}
+	return env
+}
+
+// stop ends the pod's process, if there is one, and returns when it is gone.
+func (r *podRunner) stop(key string, grace time.Duration) {
+	r.mu.Lock()
+	p := r.processes[key]
+	delete(r.processes, key)
+	r.mu.Unlock()
+	if p != nil {
+		p.stop(grace)
+	}
+}
+
+func (r *podRunner) stopAll() {
+	r.mu.Lock()
+	all := r.processes
+	r.processes = map[string]*podProcess{}
+	r.mu.Unlock()
+	var group sync.WaitGroup
+	for _, p := range all {
+		group.Go(func() { p.stop(2 * time.Second) })
+	}
+	group.Wait()
+}
+
+func (p *podProcess) stop(grace time.Duration) {
+	_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+// ended says whether the process is gone and how it went.
+func (p *podProcess) ended() (bool, string) {
+	select {
+	case <-p.done:
+		if p.err == nil {
+			return true, "ended with exit code 0"
+		}
+		return true, p.err.Error()
+	default:
+		return false, ""
+	}
+}
+
+// probe is the pod's readiness: it serves.
+func (p *podProcess) probe(ctx context.Context) error {
+	if p.address == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func kernelRelease() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
