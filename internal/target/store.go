@@ -22,7 +22,9 @@ type Object struct {
 // Store is a backup target. Keys are relative to the root that the target's URL
 // names. Every error is or wraps a *vmbackup.Error: NotFound for a missing key,
 // Forbidden for refused credentials, TargetUnavailable for anything that may pass
-// (no connection, no such bucket, time-out), InvalidRequest for a malformed key.
+// (no connection, no such bucket, time-out), InvalidRequest for a malformed key,
+// Canceled when the context was canceled. NotFound is said only of a target that
+// answers: a bucket that is not there is TargetUnavailable.
 // Implementations keep no credentials in process-wide state.
 type Store interface {
 	// List calls each for every file below prefix, in the order of keys, until
