@@ -78,14 +78,15 @@ func watchName(kind Kind, ref vmbackup.Ref) string {
 	return ref.Name
 }
 
-// secretName is deterministic; a name too long for a Secret ends in its hash.
-func secretName(kind Kind, name string) string {
-	full := fmt.Sprintf("vmbackup-%s-%s", kind, name)
+// SecretName is the name of the Secret that holds an entry of a Secrets store, in
+// ref's namespace. A name too long for a Secret ends in its hash.
+func SecretName(kind Kind, ref vmbackup.Ref) string {
+	full := fmt.Sprintf("vmbackup-%s-%s", kind, ref.Name)
 	const limit, hashed = validation.DNS1123SubdomainMaxLength, 16
 	if len(full) <= limit {
 		return full
 	}
-	return strings.TrimRight(full[:limit-hashed-1], "-.") + "-" + digest(name, hashed)
+	return strings.TrimRight(full[:limit-hashed-1], "-.") + "-" + digest(ref.Name, hashed)
 }
 
 func digest(s string, digits int) string {

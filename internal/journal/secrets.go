@@ -72,7 +72,7 @@ func (s *Secrets) Create(ctx context.Context, e Entry) (Entry, error) {
 
 // Get implements Store.
 func (s *Secrets) Get(ctx context.Context, kind Kind, ref vmbackup.Ref) (Entry, error) {
-	secret, err := s.client.Secrets(ref.Namespace).Get(ctx, secretName(kind, ref.Name), metav1.GetOptions{})
+	secret, err := s.client.Secrets(ref.Namespace).Get(ctx, SecretName(kind, ref), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return Entry{}, errMissing(kind, ref)
@@ -106,7 +106,7 @@ func (s *Secrets) Update(ctx context.Context, e Entry) (Entry, error) {
 // Delete implements Store. A Secret of that name which is not the journal's is
 // left alone and told as a Conflict.
 func (s *Secrets) Delete(ctx context.Context, kind Kind, ref vmbackup.Ref) error {
-	secrets, name := s.client.Secrets(ref.Namespace), secretName(kind, ref.Name)
+	secrets, name := s.client.Secrets(ref.Namespace), SecretName(kind, ref)
 	secret, err := secrets.Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -169,7 +169,7 @@ func (s *Secrets) List(ctx context.Context, opts ListOptions) ([]Entry, error) {
 func (s *Secrets) Watch(ctx context.Context, kind Kind, ref vmbackup.Ref, changed func(Entry) (bool, error)) error {
 	var uid types.UID
 	var seen string
-	lw := kube.One(s.client.Secrets(ref.Namespace), secretName(kind, ref.Name))
+	lw := kube.One(s.client.Secrets(ref.Namespace), SecretName(kind, ref))
 	return kube.WatchAll(ctx, lw, object(kind, ref), func(secrets []*corev1.Secret) (bool, error) {
 		if len(secrets) == 0 || (uid != "" && secrets[0].UID != uid) {
 			return false, errMissing(kind, ref)
@@ -193,7 +193,7 @@ func secretOf(e Entry) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       e.Ref.Namespace,
-			Name:            secretName(e.Kind, e.Ref.Name),
+			Name:            SecretName(e.Kind, e.Ref),
 			Labels:          labels,
 			Annotations:     map[string]string{annotationName: e.Ref.Name},
 			ResourceVersion: e.Version,
@@ -206,8 +206,9 @@ func secretOf(e Entry) *corev1.Secret {
 var errForeign = errors.New("a Secret of that name belongs to somebody else")
 
 func entryOf(secret *corev1.Secret) (Entry, error) {
-	kind, name := Kind(secret.Labels[LabelKind]), secret.Annotations[annotationName]
-	if secret.Type != SecretType || secretName(kind, name) != secret.Name {
+	kind := Kind(secret.Labels[LabelKind])
+	ref := vmbackup.Ref{Namespace: secret.Namespace, Name: secret.Annotations[annotationName]}
+	if secret.Type != SecretType || SecretName(kind, ref) != secret.Name {
 		return Entry{}, vmbackup.Errorf(vmbackup.ReasonConflict, "Secret %s/%s is no record of an operation: %w", secret.Namespace, secret.Name, errForeign).
 			WithHint("it was not touched; rename or remove it, or choose another name for the operation")
 	}
@@ -215,7 +216,7 @@ func entryOf(secret *corev1.Secret) (Entry, error) {
 	delete(labels, labelManagedBy)
 	return Entry{
 		Kind:    kind,
-		Ref:     vmbackup.Ref{Namespace: secret.Namespace, Name: name},
+		Ref:     ref,
 		Labels:  labels,
 		Data:    secret.Data[secretKey],
 		Version: secret.ResourceVersion,
