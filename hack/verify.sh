@@ -28,7 +28,7 @@ unlicensed=$(for f in "${gofiles[@]}"; do
 done)
 check "licence lines" "$unlicensed"
 
-for module in . sandbox; do
+for module in . sandbox hack/tools hack/tools/krew hack/tools/kubectl; do
   check "go mod tidy: $module" "$(go -C "$module" mod tidy -diff 2>&1 | grep -v '^go: downloading' || true)"
 done
 
