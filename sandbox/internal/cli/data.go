@@ -3,7 +3,101 @@
 
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/longhorndisk"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin"
+)
 
 func (a *app) seedCommand() *cobra.Command { return &cobra.Command{Use: "seed"} }
-func (a *app) diskCommand() *cobra.Command { return &cobra.Command{Use: "disk"} }
+
+func (a *app) diskCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "disk",
+		Short: "Read and write the content of PVCs on Longhorn, as a guest would",
+	}
+	cmd.PersistentFlags().DurationVar(&timeout, "timeout", 2*time.Minute, "give up after this")
+
+	var seed string
+	var size, offset int64
+	write := &cobra.Command{
+		Use:   "write NAMESPACE/PVC --seed SEED --size BYTES [--offset BYTES]",
+		Short: "Write bytes that follow from a seed to a disk",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if seed == "" || size <= 0 {
+				return errors.New("--seed and a positive --size are needed")
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			disks, namespace, pvc, err := a.disk(args[0])
+			if err != nil {
+				return err
+			}
+			return disks.Write(ctx, namespace, pvc, longhorndisk.Random(seed), offset, size)
+		},
+	}
+	write.Flags().StringVar(&seed, "seed", "", "where the bytes come from: the same seed gives the same bytes")
+	write.Flags().Int64Var(&size, "size", 0, "how many bytes")
+	write.Flags().Int64Var(&offset, "offset", 0, "where, in bytes from the start of the disk")
+
+	sum := &cobra.Command{
+		Use:   "sha256 NAMESPACE/PVC",
+		Short: "Print the checksum of the full content of a disk",
+		Long: `Print the checksum of the full content of a disk: the volume's head, its
+snapshots and its backing file together, attached or not. It fails while the
+volume is being restored.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			disks, namespace, pvc, err := a.disk(args[0])
+			if err != nil {
+				return err
+			}
+			checksum, err := disks.SHA256(ctx, namespace, pvc)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(a.out, checksum)
+			return err
+		},
+	}
+	cmd.AddCommand(write, sum)
+	return cmd
+}
+
+// disk resolves NAMESPACE/PVC of the instance that --name means.
+func (a *app) disk(arg string) (disks *standin.Disks, namespace, pvc string, err error) {
+	namespace, pvc, ok := strings.Cut(arg, "/")
+	if !ok || namespace == "" || pvc == "" {
+		return nil, "", "", fmt.Errorf("%q: say NAMESPACE/PVC", arg)
+	}
+	i, err := a.instance()
+	if err != nil {
+		return nil, "", "", err
+	}
+	env, err := i.Env()
+	if err != nil {
+		return nil, "", "", err
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", i.Kubeconfig())
+	if err != nil {
+		return nil, "", "", err
+	}
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, "", "", err
+	}
+	return standin.NewDisks(client, env), namespace, pvc, nil
+}

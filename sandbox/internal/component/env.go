@@ -104,6 +104,8 @@ func (e *Env) AdminConfig() (*rest.Config, error) {
 	}
 	cfg.QPS, cfg.Burst = 100, 200
 	cfg.UserAgent = "sandbox"
+	// The definitions of others are full of formats that the API server warns about.
+	cfg.WarningHandler = rest.NoWarnings{}
 	return cfg, nil
 }
 

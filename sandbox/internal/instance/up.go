@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -37,6 +38,9 @@ var ErrRunning = errors.New("already running")
 // an earlier run that ended badly is removed first.
 func (i *Instance) Up(ctx context.Context, o UpOptions) error {
 	started := time.Now()
+	if err := os.MkdirAll(filepath.Dir(i.Dir), 0o755); err != nil {
+		return err
+	}
 	lock, err := i.lock()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("instance %s: %w", i.Name, ErrRunning)
