@@ -61,6 +61,7 @@ lint: ## run golangci-lint over both modules and shellcheck over the scripts
 
 .PHONY: bench
 bench: build sandbox-build ## measure against the goals; prints a table, writes bin/bench.json
+	hack/kubectl.sh
 	go run ./bench -json bin/bench.json
 
 ##@ Generate
