@@ -47,7 +47,7 @@ func Backups(w io.Writer, backups []vmbackup.Backup, o Options) error {
 		t.age.cells[i] = age(s.StartedAt, o.Now)
 		t.messages[i] = shortError(s.Error, volumeMessages(s.Volumes, s.Phase))
 	}
-	return t.write(w, l, backupSummary(backups, l))
+	return t.write(w, l, backupSummary(backups))
 }
 
 // NoneFound tells on w, the error stream, that a listing is empty, in kubectl's
@@ -96,14 +96,14 @@ func backupFields(b *vmbackup.Backup, o Options) []field {
 	return fields
 }
 
-func backupSummary(backups []vmbackup.Backup, l look) string {
+func backupSummary(backups []vmbackup.Backup) []string {
 	var phases []vmbackup.Phase
 	var bytes int64
 	for i := range backups {
 		phases = append(phases, backups[i].Status.Phase)
 		bytes += backupSize(backups[i].Status.Volumes)
 	}
-	return summary(l, "backup", phases, bytes)
+	return summary("backup", phases, bytes)
 }
 
 // backupPercent is how much of all volumes' bytes is done, 0..100.

@@ -33,7 +33,7 @@ func Backup(w io.Writer, b *vmbackup.Backup, events []EventLine, o Options) erro
 	d.title("Backup", b.Ref(), s.Phase, backupPercent(s.Volumes))
 
 	var nodes []node
-	nodes = append(nodes, fact("Machine", vmbackup.Ref{Namespace: b.Metadata.Namespace, Name: b.Spec.VM}.String())...)
+	nodes = append(nodes, fact("Machine", clean(vmbackup.Ref{Namespace: b.Metadata.Namespace, Name: b.Spec.VM}.String()))...)
 	nodes = append(nodes, fact("Type", typeText(b.Spec))...)
 	nodes = append(nodes, fact("Consistency", consistencyText(s))...)
 	nodes = append(nodes, d.times(s.StartedAt, s.CompletedAt)...)
@@ -285,7 +285,7 @@ func (d *describer) ending(warnings []string, e *vmbackup.Error, events []EventL
 			n.children = append(n.children, node{value: p})
 		}
 		for _, p := range paragraphs(e.Hint) {
-			n.children = append(n.children, node{mark: d.paint(cyan, "hint:"), value: p})
+			n.children = append(n.children, node{mark: d.paint(cyan, "hint:"), value: p, command: true})
 		}
 		nodes = append(nodes, n)
 	}

@@ -88,7 +88,7 @@ func (t *listing) status(l look, row int, phase vmbackup.Phase, percent float64)
 	}
 }
 
-func (t *listing) write(w io.Writer, l look, footer string) error {
+func (t *listing) write(w io.Writer, l look, footer []string) error {
 	var columns []*column
 	if t.options.Namespaces {
 		columns = append(columns, t.namespace)
@@ -114,32 +114,37 @@ func (t *listing) write(w io.Writer, l look, footer string) error {
 	if t.rows < 2 {
 		return nil
 	}
-	lines := wrap(footer, t.options.width())
-	for i := range lines {
-		lines[i] = l.paint(dim, lines[i])
+	var lines []string
+	for _, line := range l.joined(footer, t.options.width()) {
+		lines = append(lines, l.paint(dim, line)+"\n")
 	}
-	_, err := io.WriteString(w, "\n"+strings.Join(lines, "\n")+"\n")
+	_, err := io.WriteString(w, "\n"+strings.Join(lines, ""))
 	return err
 }
 
-// details are the messages as lines under their rows, whole with -o wide.
+// details are the messages as lines under their rows.
 func (t *listing) details(l look) []string {
 	details := make([]string, t.rows)
 	for i, message := range t.messages {
-		if message == "" {
-			continue
-		}
-		if width := t.options.width(); width > 0 && !t.options.Wide {
-			message = truncate(message, width-2-cells(l.detail), l.ellipsis)
-		}
-		details[i] = "  " + l.paint(dim, l.detail+message)
+		details[i] = l.detailLine(message, t.options)
 	}
 	return details
 }
 
-// summary is the line under a listing: 5 backups · 3 Ready · 1 Failed · 240 GiB.
-func summary(l look, one string, phases []vmbackup.Phase, bytes int64) string {
-	between := " " + l.dot + " "
+// detailLine hangs text under a row of a table, whole with -o wide.
+func (l look) detailLine(text string, o Options) string {
+	if text == "" {
+		return ""
+	}
+	const indent = "  "
+	if width := o.width(); width > 0 && !o.Wide {
+		text = truncate(text, width-len(indent)-cells(l.detail), l.ellipsis)
+	}
+	return indent + l.paint(dim, l.detail+text)
+}
+
+// summary is what stands under a listing: 5 backups · 3 ready · 1 failed · 240 GiB.
+func summary(one string, phases []vmbackup.Phase, bytes int64) []string {
 	parts := []string{plural(len(phases), one)}
 	for _, p := range []vmbackup.Phase{vmbackup.PhaseReady, vmbackup.PhaseRunning, vmbackup.PhasePlanned,
 		vmbackup.PhaseIncomplete, vmbackup.PhaseFailed, vmbackup.PhaseCanceled, vmbackup.PhaseUnknown} {
@@ -156,5 +161,20 @@ func summary(l look, one string, phases []vmbackup.Phase, bytes int64) string {
 	if bytes > 0 {
 		parts = append(parts, size(bytes))
 	}
-	return strings.Join(parts, between)
+	return parts
+}
+
+// joined puts dots between parts, in lines of at most width cells; a part is
+// never broken.
+func (l look) joined(parts []string, width int) []string {
+	between := " " + l.dot + " "
+	var lines []string
+	for _, part := range parts {
+		if n := len(lines) - 1; n >= 0 && (width == 0 || cells(lines[n]+between+part) <= width) {
+			lines[n] += between + part
+			continue
+		}
+		lines = append(lines, part)
+	}
+	return lines
 }

@@ -112,7 +112,7 @@ func (p *live) frame(last bool) {
 func (p *live) paint(above, block []string) {
 	text := strings.Join(block, "\n")
 	width := p.terminal.Width()
-	if len(above) == 0 && text == p.last && width == p.lastWidth {
+	if len(above) == 0 && text == p.last && (width == p.lastWidth || len(p.drawn) == 0) {
 		return
 	}
 	var out strings.Builder
@@ -193,7 +193,7 @@ func (p *live) header(op *operation, now time.Time, width int) string {
 		}
 	}
 	percent := ""
-	if len(op.volumes) > 1 {
+	if len(op.volumes) > 1 && op.percent() > 0 {
 		percent = percentText(op.percent())
 	}
 	symbol, _, c := p.look.phase(op.phase)

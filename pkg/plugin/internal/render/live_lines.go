@@ -25,14 +25,10 @@ func (p *live) volumes(op *operation, now time.Time, width, n int) []string {
 		slices.SortStableFunc(shown, func(a, b *volumeProgress) int { return urgency(a) - urgency(b) })
 		shown = shown[:n-1]
 	}
-	names := 0
-	for _, v := range op.volumes {
-		names = max(names, cells(clean(v.name)))
-	}
-	names = min(names, max(width/4, 8))
+	layout := volumeColumns(op.volumes, width)
 	var lines []string
 	for _, v := range shown {
-		lines = append(lines, p.volume(v, now, width, names))
+		lines = append(lines, p.volume(v, now, width, layout))
 	}
 	if rest := len(op.volumes) - len(shown); rest > 0 {
 		lines = append(lines, "  "+p.look.paint(dim, p.rest(op, shown, rest)))
@@ -69,62 +65,106 @@ func (p *live) rest(op *operation, shown []*volumeProgress, rest int) string {
 	return strings.Join(parts, " "+p.look.dot+" ")
 }
 
-// volume is a volume's line. A narrow terminal loses the figures from the right,
-// then the bar, never the name and the percent.
-func (p *live) volume(v *volumeProgress, now time.Time, width, names int) string {
+// liveColumns are the widths in which an operation's volumes are shown, 0 for
+// what does not fit.
+type liveColumns struct{ name, bar, bytes, rate, eta, message int }
+
+// volumeColumns shares out a line. A narrow terminal loses the rate, then the
+// bytes, the time left and the bar, never the name and the percent.
+func volumeColumns(volumes []*volumeProgress, width int) liveColumns {
+	const (
+		leastBar, mostBar = 10, 40
+		barEnds           = 2
+		percent           = 2 + 4
+		symbol            = 4
+		rate, eta         = 10, 10
+	)
+	var c liveColumns
+	bytes := 0
+	for _, v := range volumes {
+		c.name = max(c.name, cells(clean(v.name)))
+		if v.total > 0 {
+			bytes = max(bytes, cells(bytesOf(v.total, v.total)))
+		}
+	}
+	c.name = min(c.name, max(width/4, 8))
+	room := width - symbol - c.name - percent
+	take := func(n int) int {
+		if n == 0 || room < n+gap {
+			return 0
+		}
+		room -= n + gap
+		return n
+	}
+	c.bar = max(take(leastBar+barEnds)-barEnds, 0)
+	c.eta = take(eta)
+	if c.eta > 0 {
+		c.bytes = take(bytes)
+		c.rate = take(rate)
+	}
+	if more := min(room, mostBar-c.bar); c.bar > 0 {
+		c.bar, room = c.bar+more, room-more
+	}
+	c.message = max(room-gap, 0)
+	return c
+}
+
+// bytesOf is how much of total is done, in total's unit: 16.8/40 GiB.
+func bytesOf(bytes, total int64) string {
+	_, unit := scale(total)
+	done := float64(bytes)
+	for range unit {
+		done /= 1024
+	}
+	return strconv.FormatFloat(done, 'f', 1, 64) + "/" + size(total)
+}
+
+// volume is a volume's line.
+func (p *live) volume(v *volumeProgress, now time.Time, width int, columns liveColumns) string {
 	l := p.look
 	symbol, word, c := l.state(v.state)
-	name := pad(truncateMiddle(clean(v.name), names, l.ellipsis), names)
-	line := "  " + l.paint(c, symbol) + " " + name
-	room := width - cells(line)
+	line := "  " + l.paint(c, symbol) + " " + pad(truncateMiddle(clean(v.name), columns.name, l.ellipsis), columns.name)
+	between := strings.Repeat(" ", gap)
 	if v.state != vmbackup.StateRunning {
 		text := word
 		if v.total > 0 {
-			text += "  " + size(v.total)
+			text += between + size(v.total)
 		}
 		if v.message != "" {
-			text += "  " + clean(v.message)
+			text += between + clean(v.message)
 		}
-		return line + "  " + l.paint(dimUnless(v.state), truncate(text, room-2, l.ellipsis))
+		return line + between + l.paint(dimUnless(v.state), truncate(text, width-cells(line)-gap, l.ellipsis))
 	}
-	percent := "  " + padLeft(percentText(v.percent()), 4)
-	room -= cells(percent)
-
-	var figures []string
-	if v.total > 0 {
-		figures = append(figures, padLeft(steadySize(v.bytes), 10)+" / "+size(v.total))
+	if columns.bar > 0 {
+		line += between + l.bar(v.percent(), columns.bar, c)
 	}
-	perSecond := "-"
-	if r := v.rate.current(now); r > 0 {
-		perSecond = steadySize(int64(r)) + "/s"
-	}
-	eta := "-"
-	if left, ok := v.eta(now); ok {
-		eta = clockSpan(left)
-	}
-	figures = append(figures, padLeft(perSecond, 12), "ETA "+pad(eta, 6))
-	if v.message != "" {
-		figures = append(figures, clean(v.message))
-	}
-
-	const leastBar, mostBar = 10, 40
-	bar := ""
-	text := ""
-	if room >= leastBar+4 {
-		room -= leastBar + 4
-		for i, f := range figures {
-			if i == 3 {
-				f = truncate(f, room-2, l.ellipsis)
-			}
-			if cells(f)+2 > room || f == "" {
-				break
-			}
-			text += "  " + f
-			room -= cells(f) + 2
+	line += between + padLeft(percentText(v.percent()), 4)
+	figures := ""
+	if columns.bytes > 0 {
+		text := ""
+		if v.total > 0 {
+			text = bytesOf(v.bytes, v.total)
 		}
-		bar = "  " + l.bar(v.percent(), min(leastBar+room, mostBar), c)
+		figures += between + padLeft(text, columns.bytes)
 	}
-	return strings.TrimRight(line+bar+percent+l.paint(dim, text), " ")
+	if columns.rate > 0 {
+		text := "-"
+		if r := v.rate.current(now); r > 0 {
+			text = speed(r)
+		}
+		figures += between + padLeft(text, columns.rate)
+	}
+	if columns.eta > 0 {
+		text := "-"
+		if left, ok := v.eta(now); ok {
+			text = clockSpan(left)
+		}
+		figures += between + pad("ETA "+text, columns.eta)
+	}
+	if v.message != "" && columns.message >= 12 {
+		figures += between + truncate(clean(v.message), columns.message, l.ellipsis)
+	}
+	return line + l.paint(dim, strings.TrimRight(figures, " "))
 }
 
 func dimUnless(s vmbackup.State) colour {
@@ -157,6 +197,9 @@ func (p *live) hanging(symbol, text string, width int) []string {
 	return lines
 }
 
+// mostBad is how many volumes that are not well an operation's end lists.
+const mostBad = 10
+
 // ended is an operation's end, for good: its outcome, and each volume that is not well.
 func (p *live) ended(op *operation, at time.Time, width int) []string {
 	kind, ref := op.title()
@@ -179,11 +222,13 @@ func (p *live) ended(op *operation, at time.Time, width int) []string {
 	if op.phase == vmbackup.PhaseReady {
 		return lines
 	}
+	var bad []*volumeProgress
 	for _, v := range op.volumes {
-		if v.state != vmbackup.StateReady && v.state != vmbackup.StateSkipped {
-			lines = append(lines, p.volume(v, at, width, min(cells(clean(v.name)), max(width/4, 8))))
+		if v.state == vmbackup.StateFailed || v.state == vmbackup.StateUnknown {
+			bad = append(bad, v)
 		}
 	}
+	lines = append(lines, p.volumes(&operation{volumes: bad}, at, width, mostBad)...)
 	if op.message != "" {
 		text := clean(op.message)
 		if op.reason != "" {

@@ -56,7 +56,7 @@ func planTable(w io.Writer, objects []vmbackup.PlannedObject, o Options, l look)
 	n := len(objects)
 	action := &column{title: "ACTION", cells: make([]string, n), paint: make([]colour, n)}
 	kind := &column{title: "KIND", cells: make([]string, n)}
-	namespace := &column{title: "NAMESPACE", cells: make([]string, n), rank: 2, least: 8, fair: 20, middle: true}
+	namespace := &column{title: "NAMESPACE", cells: make([]string, n), rank: 1, least: 8, fair: 20, middle: true}
 	name := &column{title: "NAME", cells: make([]string, n), least: 20, fair: 40, middle: true}
 	note := &column{title: "NOTE", cells: make([]string, n), paint: slices.Repeat([]colour{dim}, n), rank: 3, least: 16, fair: 16}
 	for i, object := range objects {
@@ -75,7 +75,13 @@ func planTable(w io.Writer, objects []vmbackup.PlannedObject, o Options, l look)
 		}
 	}
 	chosen, widths := fit(columns, o.width(), o.Wide)
-	return l.table(w, chosen, widths, nil)
+	var details []string
+	if !slices.Contains(chosen, note) {
+		for _, text := range note.cells {
+			details = append(details, l.detailLine(text, o))
+		}
+	}
+	return l.table(w, chosen, widths, details)
 }
 
 func actionLook(a vmbackup.Action) (symbol string, c colour) {
@@ -97,7 +103,7 @@ func planSummary(objects []vmbackup.PlannedObject, l look) string {
 		words  string
 	}{
 		{vmbackup.ActionCreate, "to create"}, {vmbackup.ActionUpdate, "to update"},
-		{vmbackup.ActionDelete, "to delete"}, {vmbackup.ActionUse, "used as they are"},
+		{vmbackup.ActionDelete, "to delete"}, {vmbackup.ActionUse, "used as is"},
 	} {
 		n := 0
 		for _, o := range objects {

@@ -118,7 +118,7 @@ func (p *plainProgress) volume(op *operation, e vmbackup.Event, at time.Time) st
 			text += ", " + size(v.bytes) + " of " + size(v.total)
 		}
 		if rate := v.rate.current(at); rate > 0 {
-			text += ", " + size(int64(rate)) + "/s"
+			text += ", " + speed(rate)
 			if eta, ok := v.eta(at); ok {
 				text += ", " + clockSpan(eta) + " left"
 			}

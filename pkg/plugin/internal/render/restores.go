@@ -51,7 +51,7 @@ func Restores(w io.Writer, restores []vmbackup.Restore, o Options) error {
 		phases = append(phases, restores[i].Status.Phase)
 		bytes += restoreSize(restores[i].Status.Volumes)
 	}
-	return t.write(w, l, summary(l, "restore", phases, bytes))
+	return t.write(w, l, summary("restore", phases, bytes))
 }
 
 func restoreFields(r *vmbackup.Restore, o Options) []field {

@@ -65,8 +65,8 @@ func (c *column) empty() bool {
 }
 
 // fit chooses the columns that fit into width and the width of each. Columns of
-// ranks 0 and 1 may squeeze others to their least; the rest comes in only where
-// there is room. No limit, or all, takes every column.
+// ranks 0 and 1 may squeeze others to their least; the rest comes in, by rank, only
+// while there is room. No limit, or all, takes every column.
 func fit(columns []*column, width int, all bool) (chosen []*column, widths []int) {
 	byRank := slices.Clone(columns)
 	slices.SortStableFunc(byRank, func(a, b *column) int { return a.rank - b.rank })
@@ -84,9 +84,10 @@ func fit(columns []*column, width int, all bool) (chosen []*column, widths []int
 		if c.rank <= 1 {
 			need = (*column).smallest
 		}
-		if all || width == 0 || c.rank == 0 || sum(with, need) <= width {
-			taken = with
+		if !all && width > 0 && c.rank > 0 && sum(with, need) > width {
+			break
 		}
+		taken = with
 	}
 	given := map[*column]int{}
 	for _, c := range taken {

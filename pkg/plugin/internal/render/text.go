@@ -19,7 +19,7 @@ func cells(s string) int { return twwidth.Width(s) }
 // and backup targets, and must neither move the cursor nor change colours nor
 // reorder the line. Line ends and tabs become spaces.
 func clean(s string) string {
-	return strings.Join(strings.Fields(strings.Map(visible, s)), " ")
+	return strings.Join(strings.Fields(strings.Map(visible, withoutSequences(s))), " ")
 }
 
 // paragraphs is clean for text whose line ends matter.
@@ -31,6 +31,25 @@ func paragraphs(s string) []string {
 		}
 	}
 	return out
+}
+
+// withoutSequences leaves out the terminal's control sequences (ECMA-48 CSI), of
+// which only the first character would not be visible.
+func withoutSequences(s string) string {
+	for {
+		start := strings.Index(s, "\x1b[")
+		if start < 0 {
+			return s
+		}
+		end := start + 2
+		for end < len(s) && s[end] >= 0x20 && s[end] < 0x40 {
+			end++
+		}
+		if end < len(s) && s[end] >= 0x40 && s[end] < 0x7f {
+			end++
+		}
+		s = s[:start] + s[end:]
+	}
 }
 
 func visible(r rune) rune {

@@ -17,6 +17,8 @@ type node struct {
 	// value is plain text; it is wrapped with a hanging indent.
 	value  string
 	colour colour
+	// command keeps a command line in the value whole, so that it can be copied.
+	command bool
 	// note follows the value, quieter, when the line has room for it.
 	note     string
 	children []node
@@ -80,8 +82,9 @@ func (t *tree) node(first, rest string, keys int, n node) {
 		head += n.mark
 		indent += cells(n.mark)
 		if n.value != "" {
-			head += "  "
-			indent += 2
+			between := min(cells(n.mark), 2) // one space after a mere symbol
+			head += strings.Repeat(" ", between)
+			indent += between
 		}
 	}
 	hang := rest
@@ -100,7 +103,7 @@ func (t *tree) node(first, rest string, keys int, n node) {
 	if t.width > 0 && room < 24 {
 		under = hang
 	}
-	for i, text := range t.wrapped(n.value, room) {
+	for i, text := range t.wrapped(n, room) {
 		if i == 0 {
 			if n.note != "" && (t.width == 0 || cells(text)+2+cells(n.note) <= room) {
 				t.line(t.paint(dim, first) + head + t.paint(n.colour, text) + "  " + t.paint(dim, n.note))
@@ -113,9 +116,13 @@ func (t *tree) node(first, rest string, keys int, n node) {
 	}
 }
 
-func (t *tree) wrapped(s string, room int) []string {
+func (t *tree) wrapped(n node, room int) []string {
 	if t.width <= 0 {
-		return []string{s}
+		return []string{n.value}
 	}
-	return wrap(s, max(room, 24))
+	room = max(room, 24)
+	if at := strings.Index(n.value, " kubectl "); n.command && at >= 0 && cells(n.value) > room {
+		return append(wrap(n.value[:at], room), n.value[at+1:])
+	}
+	return wrap(n.value, room)
 }

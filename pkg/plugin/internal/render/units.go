@@ -32,14 +32,14 @@ func size(bytes int64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64), ".0") + " " + units()[unit]
 }
 
-// steadySize is size with a fixed count of decimals, for figures that move.
-func steadySize(bytes int64) string {
-	value, unit := scale(bytes)
+// speed is bytes a second in three or four digits, so that it does not jitter.
+func speed(perSecond float64) string {
+	value, unit := scale(int64(perSecond))
 	decimals := 1
-	if unit == 0 {
+	if unit == 0 || value >= 100 {
 		decimals = 0
 	}
-	return strconv.FormatFloat(value, 'f', decimals, 64) + " " + units()[unit]
+	return strconv.FormatFloat(value, 'f', decimals, 64) + " " + units()[unit] + "/s"
 }
 
 // quantity is bytes for columns that scripts split, in the form of Kubernetes'
