@@ -77,7 +77,7 @@ func (s *s3Store) List(ctx context.Context, prefix string, each func(Object) err
 	doing := "listing " + prefix
 	for info := range s.core.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true}) {
 		if info.Err != nil {
-			return s.failed(ctx, doing, prefix, info.Err)
+			return s.failed(ctx, doing, "", info.Err)
 		}
 		s.seen.Store(true)
 		key, found := strings.CutPrefix(info.Key, s.prefix)
@@ -157,7 +157,7 @@ func (s *s3Store) Put(ctx context.Context, key string, content []byte) error {
 		SendContentMd5: true,
 	})
 	if err != nil {
-		return s.failed(ctx, "writing "+key, key, err)
+		return s.failed(ctx, "writing "+key, "", err)
 	}
 	s.seen.Store(true)
 	return nil

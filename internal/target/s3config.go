@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -55,6 +56,9 @@ func s3ConfigOf(u *url.URL, creds map[string][]byte) (*s3Config, error) {
 	}
 	if c.bucket == "" || u.Path == "" {
 		return nil, invalidURL("S3 is named as s3://<bucket>@<region>/<path>/ or s3://<bucket>/<path>/")
+	}
+	if err := s3utils.CheckValidBucketName(c.bucket); err != nil {
+		return nil, invalidURL("bucket " + c.bucket + ": " + err.Error())
 	}
 	value := func(key string) string { return strings.TrimSpace(string(creds[key])) }
 	c.accessKey, c.secretKey = value(keyAccessKey), value(keySecretKey)

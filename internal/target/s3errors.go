@@ -15,8 +15,9 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// failed tells a failed request. The client's error is not wrapped: its text may
-// repeat what the server or a proxy was sent.
+// failed tells a failed request. Only one with a key can find a file missing. The
+// client's error is not wrapped: its text may repeat what the server or a proxy
+// was sent.
 func (s *s3Store) failed(ctx context.Context, doing, key string, err error) error {
 	if err := interrupted(ctx, s, doing); err != nil {
 		return err
@@ -28,7 +29,10 @@ func (s *s3Store) failed(ctx context.Context, doing, key string, err error) erro
 	}
 	reason, hint := s.classify(answer)
 	if reason == vmbackup.ReasonNotFound {
-		return notFound(s, key)
+		if key != "" {
+			return notFound(s, key)
+		}
+		reason = vmbackup.ReasonTargetUnavailable
 	}
 	return vmbackup.Errorf(reason, "%s: %s: %s", what, redact(answer.Code, s.secrets), redact(answer.Message, s.secrets)).WithHint("%s", hint)
 }
@@ -37,7 +41,7 @@ func (s *s3Store) failed(ctx context.Context, doing, key string, err error) erro
 func (s *s3Store) classify(answer minio.ErrorResponse) (vmbackup.Reason, string) {
 	switch answer.Code {
 	case minio.NoSuchKey, "NotFound":
-		return vmbackup.ReasonNotFound, ""
+		return vmbackup.ReasonNotFound, "check that " + s.endpoint + " is an S3 server"
 	case minio.NoSuchBucket:
 		return vmbackup.ReasonTargetUnavailable, "check that bucket " + s.bucket + " exists at " + s.endpoint + "; nothing was changed"
 	case minio.SignatureDoesNotMatch, "InvalidAccessKeyId", "InvalidToken", "ExpiredToken":
