@@ -6,6 +6,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -19,7 +20,13 @@ type Step struct {
 	Title string
 	// Ensure brings the step's result about and returns once it was seen.
 	Ensure func(ctx context.Context) error
+	// Waits is true for a step that begins with waiting for work which the
+	// cluster does by itself.
+	Waits bool
 }
+
+// ErrDetached ends a run that was asked not to wait, at the first step that waits.
+var ErrDetached = errors.New("not waiting for the rest")
 
 // Statuses announces steps before any of them ran.
 func Statuses(steps []Step) []vmbackup.StepStatus {
@@ -31,10 +38,14 @@ func Statuses(steps []Step) []vmbackup.StepStatus {
 }
 
 // Run runs the steps in order and stops at the first error, which it returns
-// unchanged. Every change of a step's state is an event and is handed to
+// unchanged. With noWait it stops before the first step that waits and returns
+// ErrDetached. Every change of a step's state is an event and is handed to
 // changed, so that it can be recorded; changed may be nil.
-func Run(ctx context.Context, steps []Step, events *Events, changed func(vmbackup.StepStatus)) error {
+func Run(ctx context.Context, steps []Step, noWait bool, events *Events, changed func(vmbackup.StepStatus)) error {
 	for _, s := range steps {
+		if noWait && s.Waits {
+			return ErrDetached
+		}
 		report := func(state vmbackup.State, message string) {
 			events.Step(s.ID, state, message)
 			if changed != nil {

@@ -30,6 +30,9 @@ type Record struct {
 	ConfigMaps []json.RawMessage `json:"configMaps,omitempty"`
 	// Others are further objects that the machine refers to.
 	Others []json.RawMessage `json:"others,omitempty"`
+	// State is what the engine must remember between two runs of the operation.
+	// It is for the journal alone and is not written to the target.
+	State json.RawMessage `json:"state,omitempty"`
 }
 
 // RecordKind is the kind of a Record.

@@ -19,18 +19,32 @@ type Engine interface {
 	// StartBackup records the planned backup, so that it can be followed and
 	// resumed from anywhere. It returns AlreadyExists when the name is taken by another backup.
 	StartBackup(ctx context.Context, plan *BackupPlan) (*Backup, error)
-	// RunBackup takes a started backup to its end, from wherever it stands.
-	RunBackup(ctx context.Context, ref Ref, sink Sink) (*Backup, error)
+	// RunBackup takes a started backup to its end, from wherever it stands. The
+	// backup is returned with the error too, as far as it came.
+	RunBackup(ctx context.Context, ref Ref, opts RunOptions) (*Backup, error)
 	// PlanRestore checks the request and says what would be done. It changes nothing.
 	PlanRestore(ctx context.Context, req RestoreRequest) (*RestorePlan, error)
 	// StartRestore records the planned restore.
 	StartRestore(ctx context.Context, plan *RestorePlan) (*Restore, error)
-	// RunRestore takes a started restore to its end, from wherever it stands.
-	RunRestore(ctx context.Context, ref Ref, sink Sink) (*Restore, error)
+	// RunRestore takes a started restore to its end, from wherever it stands. The
+	// restore is returned with the error too, as far as it came.
+	RunRestore(ctx context.Context, ref Ref, opts RunOptions) (*Restore, error)
 	// PlanDelete says what deleting a backup would remove. It changes nothing.
 	PlanDelete(ctx context.Context, req DeleteRequest) (*DeletePlan, error)
 	// Delete removes what the plan names and checks on the target that it is gone.
-	Delete(ctx context.Context, plan *DeletePlan, sink Sink) error
+	Delete(ctx context.Context, plan *DeletePlan, opts RunOptions) error
+	// Observe fills in how far a running backup or restore is by now, which its
+	// record does not tell. It changes nothing in the cluster.
+	Observe(ctx context.Context, backup *Backup) error
+}
+
+// RunOptions say how an operation is run.
+type RunOptions struct {
+	// Sink gets the events; nil for none.
+	Sink Sink
+	// NoWait ends the run, without an error, where all that is left is to wait
+	// for work that the cluster does by itself. Running again takes it to its end.
+	NoWait bool
 }
 
 // Source is a place where backups are found.

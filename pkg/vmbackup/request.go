@@ -21,8 +21,9 @@ type BackupRequest struct {
 	// FreezeTimeout is the longest that the guest may stay frozen; the guest
 	// thaws itself at this deadline even when nobody comes back.
 	FreezeTimeout time.Duration `json:"freezeTimeout"`
-	// Target is the name of Longhorn's BackupTarget.
-	Target string `json:"target"`
+	// Target is the name of Longhorn's BackupTarget that the volumes must have;
+	// empty for whichever they have.
+	Target string `json:"target,omitempty"`
 }
 
 // Defaults of a BackupRequest.
@@ -48,9 +49,6 @@ func (r BackupRequest) Default(now time.Time) BackupRequest {
 	}
 	if r.FreezeTimeout == 0 {
 		r.FreezeTimeout = DefaultFreezeTimeout
-	}
-	if r.Target == "" {
-		r.Target = DefaultTarget
 	}
 	if r.Name == "" && r.VM != "" {
 		r.Name = TimedName(r.VM, now)
@@ -84,6 +82,9 @@ func (r BackupRequest) Validate() error {
 	}
 	if r.FreezeTimeout < time.Second || r.FreezeTimeout > MaxFreezeTimeout {
 		return invalid("freeze time-out %s is not between 1s and %s", r.FreezeTimeout, MaxFreezeTimeout)
+	}
+	if r.Target == "" {
+		return nil
 	}
 	return validName("target", r.Target, 253)
 }

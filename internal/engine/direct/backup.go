@@ -1,0 +1,169 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// StartBackup writes the record, which takes the name.
+func (e *Engine) StartBackup(ctx context.Context, plan *vmbackup.BackupPlan) (*vmbackup.Backup, error) {
+	own, ok := plan.State.(*backupPlan)
+	if !ok {
+		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "the plan of backup %s was not made by this engine", plan.Request.Ref())
+	}
+	if own.resumes {
+		return &own.record.Backup, nil
+	}
+	record := own.record
+	now := e.clock().UTC()
+	record.Backup.Status.Phase, record.Backup.Status.StartedAt = vmbackup.PhaseRunning, &now
+	entry, err := entryOf(record)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.journal.Create(ctx, entry); err != nil {
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
+			return nil, nameTaken(plan.Request.Ref(), "started a moment ago")
+		}
+		return nil, err
+	}
+	return &record.Backup, nil
+}
+
+// entryOf is the journal's entry of a record.
+func entryOf(record *metadata.Record) (journal.Entry, error) {
+	data, err := metadata.EncodeJournal(record)
+	if err != nil {
+		return journal.Entry{}, err
+	}
+	return journal.Entry{
+		Kind: journal.KindBackup, Ref: record.Backup.Ref(), Data: data,
+		Labels: map[string]string{
+			journal.LabelVM: record.Backup.Spec.VM, journal.LabelPhase: string(record.Backup.Status.Phase), LabelOperation: record.Operation,
+		},
+	}, nil
+}
+
+// RunBackup takes a started backup to its end.
+func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Backup, error) {
+	entry, err := e.journal.Get(ctx, journal.KindBackup, ref)
+	if err != nil {
+		return nil, err
+	}
+	record, err := metadata.DecodeJournal(ref, entry.Data)
+	if err != nil {
+		return nil, err
+	}
+	backup := &record.Backup
+	events := flow.NewEvents(sinkOf(opts), "backup/"+ref.String(), e.clock)
+	run := &backupRun{engine: e, events: events, record: record, version: entry.Version, state: loadState(record)}
+	if backup.Status.Phase.Done() {
+		events.Plan(nil, "backup "+ref.String()+" has ended already")
+		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
+		return backup, asErr(backup.Status.Error)
+	}
+	steps := run.steps()
+	events.Plan(flow.Statuses(steps), fmt.Sprintf("back up VirtualMachine %s/%s (%d volumes)", ref.Namespace, backup.Spec.VM, len(backup.Status.Volumes)))
+	for _, w := range backup.Status.Warnings {
+		events.Warning(w)
+	}
+	err = flow.Run(ctx, steps, opts.NoWait, events, nil)
+	return backup, run.finish(ctx, err)
+}
+
+// asErr keeps a nil *Error from becoming a non-nil error.
+func asErr(err *vmbackup.Error) error {
+	if err == nil {
+		return nil
+	}
+	return err
+}
+
+// backupRun is one run of a backup, from wherever it stands.
+type backupRun struct {
+	engine  *Engine
+	events  *flow.Events
+	record  *metadata.Record
+	state   *backupState
+	version string
+	store   target.Store // opened on first use
+}
+
+func (r *backupRun) backup() *vmbackup.Backup { return &r.record.Backup }
+
+// steps are the steps of a backup, in order.
+func (r *backupRun) steps() []flow.Step {
+	steps := []flow.Step{
+		{ID: "class", Title: "Find or make the VolumeSnapshotClass", Ensure: r.ensureClass},
+		{ID: "snapshot", Title: "Freeze the guest, snapshot every volume, thaw", Ensure: r.ensureSnapshots},
+	}
+	if r.backup().Spec.Type == vmbackup.TypeSnapshot {
+		return append(steps, flow.Step{ID: "verify", Title: "See every snapshot ready to use", Ensure: r.verifySnapshots})
+	}
+	steps = append(steps, flow.Step{ID: "upload", Title: "Upload the volumes to the backup target", Ensure: r.followUploads, Waits: true})
+	if len(r.backup().Status.Images) > 0 {
+		steps = append(steps, flow.Step{ID: "images", Title: "See the backing images on the backup target", Ensure: r.followImages, Waits: true})
+	}
+	return append(steps,
+		flow.Step{ID: "verify", Title: "See every volume's backup on the target itself", Ensure: r.verifyTarget},
+		flow.Step{ID: "metadata", Title: "Write the machine's description to the target and read it back", Ensure: r.publish})
+}
+
+// save writes the record to the journal.
+func (r *backupRun) save(ctx context.Context) error {
+	r.state.store(r.record)
+	entry, err := entryOf(r.record)
+	if err != nil {
+		return err
+	}
+	entry.Version = r.version
+	entry, err = r.engine.journal.Update(ctx, entry)
+	if err != nil {
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonConflict {
+			return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with backup %s: %w", r.backup().Ref(), err).
+				WithHint("follow it with: kubectl vmbackup watch %s -n %s", r.backup().Metadata.Name, r.backup().Metadata.Namespace)
+		}
+		return err
+	}
+	r.version = entry.Version
+	return nil
+}
+
+// finish records how the run ended. A run that was ended from outside leaves the
+// backup as it is, so that the next one goes on.
+func (r *backupRun) finish(ctx context.Context, err error) error {
+	backup := r.backup()
+	if detached(err) {
+		r.events.Result(vmbackup.PhaseRunning, nil, "the uploads go on by themselves; finish with: kubectl vmbackup resume "+backup.Metadata.Name+" -n "+backup.Metadata.Namespace)
+		return nil
+	}
+	if err != nil && interrupted(ctx, err) {
+		r.events.Result(vmbackup.PhaseRunning, err, "")
+		return err
+	}
+	now := r.engine.clock().UTC()
+	backup.Status.CompletedAt = &now
+	backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseReady, true
+	if err != nil {
+		backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseFailed, false
+		backup.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
+	}
+	if saveErr := r.save(ctx); saveErr != nil {
+		// What was not recorded is not claimed.
+		if err == nil {
+			backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseRunning, false
+			err = saveErr
+		}
+	}
+	r.events.Result(backup.Status.Phase, err, "")
+	return err
+}

@@ -1,0 +1,94 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// findClass finds a VolumeSnapshotClass that fits the type, or describes the one to make.
+func (e *Engine) findClass(ctx context.Context, kind vmbackup.BackupType) (class *snapshotv1.VolumeSnapshotClass, isNew bool, err error) {
+	list, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, false, kube.Error(err, "list", "VolumeSnapshotClasses")
+	}
+	want := newClass(kind)
+	var fitting []snapshotv1.VolumeSnapshotClass
+	for _, c := range list.Items {
+		if c.Driver == Driver && c.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain && classType(c) == want.Parameters["type"] {
+			fitting = append(fitting, c)
+		}
+	}
+	if len(fitting) == 0 {
+		return want, true, nil
+	}
+	// Our own first, then the first by name: the same one every time.
+	slices.SortFunc(fitting, func(a, b snapshotv1.VolumeSnapshotClass) int {
+		if (a.Name == want.Name) != (b.Name == want.Name) {
+			if a.Name == want.Name {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return &fitting[0], false, nil
+}
+
+// classType is the type parameter as Longhorn reads it: empty means bak.
+func classType(c snapshotv1.VolumeSnapshotClass) string {
+	if t := c.Parameters["type"]; t != "" {
+		return t
+	}
+	return "bak"
+}
+
+// newClass is the class that the engine makes where none fits. The policy is
+// Retain: with Delete, deleting a VolumeSnapshot or its namespace would delete the
+// data on the target.
+func newClass(kind vmbackup.BackupType) *snapshotv1.VolumeSnapshotClass {
+	longhornType := "bak"
+	if kind == vmbackup.TypeSnapshot {
+		longhornType = "snap"
+	}
+	return &snapshotv1.VolumeSnapshotClass{
+		ObjectMeta:     metav1.ObjectMeta{Name: "vmbackup-longhorn-" + longhornType, Labels: map[string]string{LabelManagedBy: kube.FieldManager}},
+		Driver:         Driver,
+		DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
+		Parameters:     map[string]string{"type": longhornType},
+	}
+}
+
+func (r *backupRun) ensureClass(ctx context.Context) error {
+	if r.state.Class != "" {
+		return nil
+	}
+	name, err := r.engine.ensureClass(ctx, r.backup().Spec.Type)
+	r.state.Class = name
+	return err
+}
+
+// ensureClass returns the name of a fitting class, which it makes where there is none.
+func (e *Engine) ensureClass(ctx context.Context, kind vmbackup.BackupType) (string, error) {
+	class, isNew, err := e.findClass(ctx, kind)
+	if err != nil {
+		return "", err
+	}
+	if isNew {
+		_, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().Create(ctx, class, metav1.CreateOptions{FieldManager: kube.FieldManager})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return "", kube.Error(err, "create", "VolumeSnapshotClass "+class.Name)
+		}
+	}
+	return class.Name, nil
+}

@@ -1,0 +1,105 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package direct makes backups and restores by doing every step itself on
+// KubeVirt, the CSI snapshot API and Longhorn, with nothing installed in the
+// cluster.
+package direct
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// Driver is the name of Longhorn's CSI driver.
+const Driver = "driver.longhorn.io"
+
+// Labels and annotations of the objects that the engine makes.
+const (
+	// LabelOperation carries the operation's token: the objects of one backup or restore.
+	LabelOperation = vmbackup.Group + "/operation"
+	// LabelBackup carries the backup's name.
+	LabelBackup = vmbackup.Group + "/backup"
+	// AnnotationVolume carries the volume's name in the virtual machine.
+	AnnotationVolume = vmbackup.Group + "/volume"
+	// AnnotationRestoredFrom carries namespace/name of the backup on a restored object.
+	AnnotationRestoredFrom = vmbackup.Group + "/restored-from"
+	// LabelManagedBy is Kubernetes' recommended label, set to kube.FieldManager.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+)
+
+// Records finds the full record of a backup, wherever it lies.
+type Records interface {
+	Record(ctx context.Context, ref vmbackup.Ref, source vmbackup.Source) (*metadata.Record, error)
+}
+
+// OpenTarget opens a backup target of Longhorn by the name of its BackupTarget.
+type OpenTarget func(ctx context.Context, name string) (target.Store, error)
+
+// Engine is the direct engine.
+type Engine struct {
+	clients *kube.Clients
+	journal journal.Store
+	records Records
+	open    OpenTarget
+	clock   vmbackup.Clock
+}
+
+var _ vmbackup.Engine = (*Engine)(nil)
+
+// New makes an engine that works with the rights of clients.
+func New(clients *kube.Clients, store journal.Store, records Records, open OpenTarget, clock vmbackup.Clock) *Engine {
+	return &Engine{clients: clients, journal: store, records: records, open: open, clock: clock}
+}
+
+// Name is "direct".
+func (e *Engine) Name() string { return vmbackup.EngineDirect }
+
+// newOperation makes the token of an operation: 12 hex digits, fit for names and labels.
+func newOperation() string {
+	token := make([]byte, 6)
+	// Read never fails (crypto/rand).
+	_, _ = rand.Read(token)
+	return hex.EncodeToString(token)
+}
+
+// sinkOf returns the sink of the options, never nil.
+func sinkOf(opts vmbackup.RunOptions) vmbackup.Sink {
+	if opts.Sink == nil {
+		return vmbackup.NopSink{}
+	}
+	return opts.Sink
+}
+
+// detached reports whether the run ended because it was asked not to wait.
+func detached(err error) bool { return errors.Is(err, flow.ErrDetached) }
+
+// interrupted reports whether err says only that the run was ended from outside:
+// the work in the cluster goes on, and so may the next run.
+func interrupted(ctx context.Context, err error) bool {
+	if detached(err) || ctx.Err() != nil {
+		return true
+	}
+	switch vmbackup.ReasonOf(err) {
+	case vmbackup.ReasonTimeout, vmbackup.ReasonCanceled, vmbackup.ReasonConflict, vmbackup.ReasonEngineUnavailable, vmbackup.ReasonTargetUnavailable:
+		return true
+	}
+	return false
+}
+
+// preflight marks every error of a plan as one that refused before any change.
+func preflight(err error) error {
+	if err == nil {
+		return nil
+	}
+	return vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+}

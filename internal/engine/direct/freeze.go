@@ -1,0 +1,108 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// guest is the machine's guest while its volumes are snapshotted.
+type guest struct {
+	run     *backupRun
+	running bool
+	// frozen is true once the guest has agreed to stand still.
+	frozen           bool
+	frozenAt, thawed time.Time
+	warnings         []string
+}
+
+// freeze freezes the guest's file systems as the backup's quiesce policy says.
+// The guest thaws itself at the deadline, also when this program is gone by then.
+func (r *backupRun) freeze(ctx context.Context) (*guest, error) {
+	backup := r.backup()
+	vm := vmbackup.Ref{Namespace: backup.Metadata.Namespace, Name: backup.Spec.VM}
+	g := &guest{run: r}
+	vmi, err := r.engine.clients.KubeVirt.KubevirtV1().VirtualMachineInstances(vm.Namespace).Get(ctx, vm.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, kube.Error(err, "read", "VirtualMachineInstance "+vm.String())
+	}
+	if err != nil || vmi.IsFinal() {
+		return g, nil // nothing runs that could be frozen
+	}
+	g.running = true
+	if backup.Spec.Quiesce == vmbackup.QuiesceSkip {
+		return g, nil
+	}
+	require := backup.Spec.Quiesce == vmbackup.QuiesceRequire
+	if !agentConnected(vmi) {
+		if require {
+			return nil, vmbackup.Errorf(vmbackup.ReasonFreezeFailed, "the guest agent of VirtualMachine %s does not answer, and --quiesce=require was asked for; no snapshot was taken", vm).
+				WithHint("start qemu-guest-agent in the guest, or take a crash-consistent backup with --quiesce=auto")
+		}
+		return g, nil // the plan has warned
+	}
+	r.events.Step("snapshot", vmbackup.StateRunning, "freezing the guest's file systems")
+	// From here on the guest may be frozen, whatever the answer is.
+	g.frozenAt = r.engine.clock()
+	if err := r.engine.clients.VMs.Freeze(ctx, vm.Namespace, vm.Name, r.state.FreezeTimeout); err != nil {
+		g.unfreeze(ctx)
+		if ctx.Err() != nil {
+			return nil, kube.Error(err, "freeze", "VirtualMachine "+vm.String())
+		}
+		if require {
+			return nil, vmbackup.Errorf(vmbackup.ReasonFreezeFailed, "the guest of VirtualMachine %s could not be frozen, and --quiesce=require was asked for; no snapshot was taken and the guest was told to thaw: %w", vm, err).
+				WithHint("see the guest agent's log in the guest, or take a crash-consistent backup with --quiesce=auto")
+		}
+		g.warnings = append(g.warnings, fmt.Sprintf("the guest could not be frozen, so the backup is crash consistent: %v", err))
+		return g, nil
+	}
+	g.frozen = true
+	return g, nil
+}
+
+// thaw thaws the guest, once, even when ctx has ended.
+func (g *guest) thaw(ctx context.Context) {
+	if !g.frozen || !g.thawed.IsZero() {
+		return
+	}
+	err := g.unfreeze(ctx)
+	g.thawed = g.run.engine.clock()
+	if err != nil {
+		g.run.warn(fmt.Sprintf("the guest could not be thawed and thaws itself %s after it was frozen: %v", g.run.state.FreezeTimeout, err))
+		g.thawed = g.frozenAt.Add(g.run.state.FreezeTimeout)
+	}
+	g.run.events.Step("snapshot", vmbackup.StateRunning, fmt.Sprintf("guest thawed after %.2f s", g.thawed.Sub(g.frozenAt).Seconds()))
+}
+
+func (g *guest) unfreeze(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawDeadline)
+	defer cancel()
+	backup := g.run.backup()
+	return g.run.engine.clients.VMs.Unfreeze(ctx, backup.Metadata.Namespace, backup.Spec.VM)
+}
+
+// consistency is what the snapshots promise, and how long the guest stood still
+// in seconds.
+func (g *guest) consistency() (vmbackup.Consistency, float64) {
+	switch {
+	case !g.running:
+		return vmbackup.ConsistencyOffline, 0
+	case !g.frozen:
+		return vmbackup.ConsistencyCrash, 0
+	}
+	window := g.thawed.Sub(g.frozenAt)
+	if window >= g.run.state.FreezeTimeout {
+		// The guest's own deadline came first: the last snapshots were cut after it.
+		return vmbackup.ConsistencyCrash, g.run.state.FreezeTimeout.Seconds()
+	}
+	return vmbackup.ConsistencyApplication, window.Seconds()
+}

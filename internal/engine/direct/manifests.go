@@ -1,0 +1,266 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// renaming says under which names a machine and its parts come back.
+type renaming struct {
+	operation string
+	backup    vmbackup.Ref
+	from, to  vmbackup.Ref
+	// claims, secrets and configMaps map the backed-up names to the restored ones.
+	claims, secrets, configMaps map[string]string
+	// newMACs leaves the choice of MAC addresses to the new machine.
+	newMACs bool
+}
+
+func (n *renaming) renamed() bool { return n.from.Name != n.to.Name }
+
+// restoredMachine is the manifest of the machine to create, halted, with the run
+// strategy that it gets once its disks are there, and what could not be kept.
+func restoredMachine(backedUp json.RawMessage, n *renaming) (manifest json.RawMessage, strategy kubevirtv1.VirtualMachineRunStrategy, warnings []string, err error) {
+	vm := &unstructured.Unstructured{}
+	if err := vm.UnmarshalJSON(backedUp); err != nil {
+		return nil, "", nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the machine in backup %s cannot be read: %w", n.backup, err)
+	}
+	vm.SetNamespace(n.to.Namespace)
+	vm.SetName(n.to.Name)
+	annotations := vm.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[AnnotationRestoredFrom], annotations[LabelOperation] = n.backup.String(), n.operation
+	// It describes the machine as somebody applied it under its old name.
+	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	vm.SetAnnotations(annotations)
+
+	e := editor{root: vm.Object}
+	strategy = e.halt()
+	if n.renamed() {
+		e.renameLabels(n.from.Name, n.to.Name)
+	}
+	e.volumes(n)
+	e.credentials(n)
+	if n.newMACs {
+		e.dropMACs()
+	}
+	e.dropRevisions()
+	manifest, err = json.Marshal(vm.Object)
+	return manifest, strategy, e.warnings, err
+}
+
+// editor changes the JSON of a machine in place; fields that it does not know stay.
+type editor struct {
+	root     map[string]any
+	warnings []string
+}
+
+func (e *editor) warn(format string, args ...any) {
+	e.warnings = append(e.warnings, fmt.Sprintf(format, args...))
+}
+
+// at returns the object at a path, nil when it is not there.
+func (e *editor) at(path ...string) map[string]any {
+	object := e.root
+	for _, p := range path {
+		next, ok := object[p].(map[string]any)
+		if !ok {
+			return nil
+		}
+		object = next
+	}
+	return object
+}
+
+// list returns the objects of the list at a path.
+func (e *editor) list(path ...string) []map[string]any {
+	parent := e.at(path[:len(path)-1]...)
+	items, _ := parent[path[len(path)-1]].([]any)
+	objects := make([]map[string]any, 0, len(items))
+	for _, item := range items {
+		if object, ok := item.(map[string]any); ok {
+			objects = append(objects, object)
+		}
+	}
+	return objects
+}
+
+// halt makes the machine be created off and returns how it ran.
+func (e *editor) halt() kubevirtv1.VirtualMachineRunStrategy {
+	spec := e.at("spec")
+	strategy, _ := spec["runStrategy"].(string)
+	if strategy == "" {
+		strategy = string(kubevirtv1.RunStrategyHalted)
+		if running, _ := spec["running"].(bool); running {
+			strategy = string(kubevirtv1.RunStrategyAlways)
+		}
+	}
+	delete(spec, "running") // deprecated, and never beside runStrategy
+	spec["runStrategy"] = string(kubevirtv1.RunStrategyHalted)
+	return kubevirtv1.VirtualMachineRunStrategy(strategy)
+}
+
+// nameLabels are labels of the template that carry the machine's name, by which
+// services and other tools find its pods.
+var nameLabels = [...]string{"kubevirt.io/vm", "kubevirt.io/domain", "vm.kubevirt.io/name", "harvesterhci.io/vmName"}
+
+func (e *editor) renameLabels(from, to string) {
+	labels := e.at("spec", "template", "metadata", "labels")
+	for _, key := range nameLabels {
+		if labels[key] == from {
+			labels[key] = to
+		}
+	}
+}
+
+// volumes points the machine's volumes at the restored objects.
+func (e *editor) volumes(n *renaming) {
+	for _, v := range e.list("spec", "template", "spec", "volumes") {
+		if dv, ok := v["dataVolume"].(map[string]any); ok {
+			name, _ := dv["name"].(string)
+			claim := map[string]any{"claimName": name}
+			if hotplug, found := dv["hotpluggable"]; found {
+				claim["hotpluggable"] = hotplug
+			}
+			delete(v, "dataVolume")
+			v["persistentVolumeClaim"] = claim
+		}
+		rename(v, "persistentVolumeClaim", "claimName", n.claims)
+		rename(v, "memoryDump", "claimName", n.claims)
+		if ephemeral, ok := v["ephemeral"].(map[string]any); ok {
+			rename(ephemeral, "persistentVolumeClaim", "claimName", n.claims)
+		}
+		for _, kind := range []string{"cloudInitNoCloud", "cloudInitConfigDrive"} {
+			if cloudInit, ok := v[kind].(map[string]any); ok {
+				rename(cloudInit, "secretRef", "name", n.secrets)
+				rename(cloudInit, "networkDataSecretRef", "name", n.secrets)
+			}
+		}
+		if sysprep, ok := v["sysprep"].(map[string]any); ok {
+			rename(sysprep, "secret", "name", n.secrets)
+			rename(sysprep, "configMap", "name", n.configMaps)
+		}
+		rename(v, "secret", "secretName", n.secrets)
+		rename(v, "configMap", "name", n.configMaps)
+	}
+	if templates := e.list("spec", "dataVolumeTemplates"); len(templates) > 0 {
+		delete(e.at("spec"), "dataVolumeTemplates")
+		e.warn("the machine's dataVolumeTemplates are not restored: its disks come from the backup, and the machine refers to them as PersistentVolumeClaims")
+	}
+}
+
+func (e *editor) credentials(n *renaming) {
+	for _, c := range e.list("spec", "template", "spec", "accessCredentials") {
+		for _, kind := range []string{"sshPublicKey", "userPassword"} {
+			if credential, ok := c[kind].(map[string]any); ok {
+				if source, ok := credential["source"].(map[string]any); ok {
+					rename(source, "secret", "secretName", n.secrets)
+				}
+			}
+		}
+	}
+}
+
+// rename replaces the name in object[kind][field] as names say.
+func rename(object map[string]any, kind, field string, names map[string]string) {
+	ref, ok := object[kind].(map[string]any)
+	if !ok {
+		return
+	}
+	old, _ := ref[field].(string)
+	if to, found := names[old]; found {
+		ref[field] = to
+	}
+}
+
+func (e *editor) dropMACs() {
+	dropped := 0
+	for _, i := range e.list("spec", "template", "spec", "domain", "devices", "interfaces") {
+		if _, found := i["macAddress"]; found {
+			delete(i, "macAddress")
+			dropped++
+		}
+	}
+	if dropped > 0 {
+		e.warn("the source machine still exists, so the restored one gets new MAC addresses (%d of them were fixed); addresses that the guest has configured itself may still clash", dropped)
+	}
+}
+
+// dropRevisions lets KubeVirt record the instance type and preference anew: the
+// recorded revisions belong to the source machine.
+func (e *editor) dropRevisions() {
+	for _, kind := range []string{"instancetype", "preference"} {
+		matcher := e.at("spec", kind)
+		if revision, _ := matcher["revisionName"].(string); revision != "" {
+			delete(matcher, "revisionName")
+			e.warn("%s %v is taken as it is in this cluster now, not as revision %s of the source machine", kind, matcher["name"], revision)
+		}
+	}
+}
+
+// machineAnnotations of a claim belong to the life that its data had on the source.
+var machineAnnotations = [...]string{"pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.kubernetes.io/", "cdi.kubevirt.io/", "kubectl.kubernetes.io/"}
+
+// restoredClaim is the claim for one volume, filled from the VolumeSnapshot.
+func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renaming, snapshot string) (*corev1.PersistentVolumeClaim, error) {
+	old := &corev1.PersistentVolumeClaim{}
+	if err := json.Unmarshal(backedUp, old); err != nil {
+		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "claim %s in backup %s cannot be read: %w", v.SourcePVC, n.backup, err)
+	}
+	annotations := map[string]string{AnnotationRestoredFrom: n.backup.String(), AnnotationVolume: v.Name}
+	for key, value := range old.Annotations {
+		if !slices.ContainsFunc(machineAnnotations[:], func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+			annotations[key] = value
+		}
+	}
+	labels := map[string]string{LabelOperation: n.operation}
+	for key, value := range old.Labels {
+		if key != LabelOperation {
+			labels[key] = value
+		}
+	}
+	group := "snapshot.storage.k8s.io"
+	claim := &corev1.PersistentVolumeClaim{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{Name: v.PVC, Namespace: n.to.Namespace, Labels: labels, Annotations: annotations},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: old.Spec.AccessModes, VolumeMode: old.Spec.VolumeMode, StorageClassName: &v.StorageClass,
+			// Longhorn restores into a volume of exactly the backup's size.
+			Resources:  corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(v.SizeBytes, resource.BinarySI)}},
+			DataSource: &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: snapshot},
+		},
+	}
+	return claim, nil
+}
+
+// restoredObject is a Secret or ConfigMap under its new name.
+func restoredObject(backedUp json.RawMessage, name string, n *renaming) (json.RawMessage, error) {
+	m, err := metadata.ParseManifest(backedUp)
+	if err != nil {
+		return nil, err
+	}
+	m.Metadata.Name, m.Metadata.Namespace = name, n.to.Namespace
+	if m.Metadata.Labels == nil {
+		m.Metadata.Labels = map[string]string{}
+	}
+	m.Metadata.Labels[LabelOperation], m.Metadata.Labels[LabelManagedBy] = n.operation, kube.FieldManager
+	delete(m.Metadata.Annotations, corev1.LastAppliedConfigAnnotation)
+	return m.JSON()
+}

@@ -1,0 +1,244 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// restoreRecord is the journal's data of a restore: every object that it makes,
+// decided once, so that a later run makes the same ones.
+type restoreRecord struct {
+	Restore   vmbackup.Restore `json:"restore"`
+	Operation string           `json:"operation"`
+	Backup    vmbackup.Backup  `json:"backup"`
+	// Class is the VolumeSnapshotClass of the composed snapshots.
+	Class string          `json:"class"`
+	VM    json.RawMessage `json:"vm"`
+	// RunStrategy is put back once the disks are there.
+	RunStrategy kubevirtv1.VirtualMachineRunStrategy `json:"runStrategy"`
+	Claims      []corev1.PersistentVolumeClaim       `json:"claims"`
+	Secrets     []json.RawMessage                    `json:"secrets,omitempty"`
+	ConfigMaps  []json.RawMessage                    `json:"configMaps,omitempty"`
+	// DataRestored is true once every volume was seen restored.
+	DataRestored bool `json:"dataRestored,omitempty"`
+}
+
+// restoreLimit is the most bytes that the record of a restore may take unpacked.
+const restoreLimit = 16 << 20
+
+// snapshotName is the name of a volume's composed VolumeSnapshot and VolumeSnapshotContent.
+func (r *restoreRecord) snapshotName(v *vmbackup.RestoreVolume) string {
+	return shorten("vmbackup-"+r.Operation+"-"+v.Name, 253)
+}
+
+func (r *restoreRecord) encode() ([]byte, error) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if err := json.NewEncoder(w).Encode(r); err != nil {
+		return nil, fmt.Errorf("record of restore %s: %w", r.Restore.Ref(), err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("record of restore %s: %w", r.Restore.Ref(), err)
+	}
+	return packed.Bytes(), nil
+}
+
+func decodeRestore(data []byte) (*restoreRecord, error) {
+	damaged := func(err error) error {
+		return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the record of a restore cannot be read: %w", err)
+	}
+	unpacked, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, damaged(err)
+	}
+	content, err := io.ReadAll(io.LimitReader(unpacked, restoreLimit+1))
+	if err != nil {
+		return nil, damaged(err)
+	}
+	if len(content) > restoreLimit {
+		return nil, damaged(fmt.Errorf("more than %d bytes", restoreLimit))
+	}
+	r := &restoreRecord{}
+	if err := json.Unmarshal(content, r); err != nil {
+		return nil, damaged(err)
+	}
+	return r, nil
+}
+
+// DecodeRestore reads the journal's data of a restore, for the catalog.
+func DecodeRestore(data []byte) (*vmbackup.Restore, error) {
+	r, err := decodeRestore(data)
+	if err != nil {
+		return nil, err
+	}
+	return &r.Restore, nil
+}
+
+// entry is the journal's entry of the record.
+func (r *restoreRecord) entry() (journal.Entry, error) {
+	data, err := r.encode()
+	if err != nil {
+		return journal.Entry{}, err
+	}
+	return journal.Entry{
+		Kind: journal.KindRestore, Ref: r.Restore.Ref(), Data: data,
+		Labels: map[string]string{
+			journal.LabelVM: r.Restore.Spec.TargetName, journal.LabelPhase: string(r.Restore.Status.Phase), LabelOperation: r.Operation,
+		},
+	}, nil
+}
+
+// StartRestore writes the record, which takes the name.
+func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (*vmbackup.Restore, error) {
+	record, ok := plan.State.(*restoreRecord)
+	if !ok {
+		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "the plan of restore %s was not made by this engine", plan.Restore.Ref())
+	}
+	now := e.clock().UTC()
+	status := &record.Restore.Status
+	status.Phase, status.StartedAt = vmbackup.PhaseRunning, &now
+	status.Steps = flow.Statuses((&restoreRun{record: record}).steps())
+	entry, err := record.entry()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.journal.Create(ctx, entry); err != nil {
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
+			return nil, vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "there is a restore %s already; nothing was changed", record.Restore.Ref()).
+				WithHint("look at it with: kubectl vmbackup describe restore/%s -n %s", record.Restore.Metadata.Name, record.Restore.Metadata.Namespace)
+		}
+		return nil, err
+	}
+	return &record.Restore, nil
+}
+
+// restoreRun is one run of a restore, from wherever it stands.
+type restoreRun struct {
+	engine  *Engine
+	events  *flow.Events
+	record  *restoreRecord
+	version string
+}
+
+func (r *restoreRun) restore() *vmbackup.Restore { return &r.record.Restore }
+
+func (r *restoreRun) namespace() string { return r.record.Restore.Metadata.Namespace }
+
+// steps are the steps of a restore, in order.
+func (r *restoreRun) steps() []flow.Step {
+	var steps []flow.Step
+	if r.record.Backup.Spec.Type == vmbackup.TypeBackup {
+		steps = append(steps, flow.Step{ID: "sync", Title: "See the backups in Longhorn", Ensure: r.ensureBackups})
+	}
+	steps = append(steps,
+		flow.Step{ID: "snapshots", Title: "Compose the snapshots from their handles", Ensure: r.ensureSnapshots},
+		flow.Step{ID: "objects", Title: "Restore secrets and config maps", Ensure: r.ensureObjects},
+		flow.Step{ID: "volumes", Title: "Create the volumes", Ensure: r.ensureClaims},
+		flow.Step{ID: "machine", Title: "Create the machine, halted", Ensure: r.ensureMachine},
+		flow.Step{ID: "data", Title: "Restore the volumes' data", Ensure: r.followData, Waits: true},
+		flow.Step{ID: "cleanup", Title: "Remove the composed snapshots", Ensure: r.removeSnapshots},
+	)
+	title := "Start the machine"
+	if r.record.RunStrategy == kubevirtv1.RunStrategyHalted {
+		title = "Leave the machine off, as it was"
+	}
+	return append(steps, flow.Step{ID: "start", Title: title, Ensure: r.start})
+}
+
+// RunRestore takes a started restore to its end.
+func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
+	entry, err := e.journal.Get(ctx, journal.KindRestore, ref)
+	if err != nil {
+		return nil, err
+	}
+	record, err := decodeRestore(entry.Data)
+	if err != nil {
+		return nil, err
+	}
+	restore := &record.Restore
+	run := &restoreRun{engine: e, events: flow.NewEvents(sinkOf(opts), "restore/"+ref.String(), e.clock), record: record, version: entry.Version}
+	if restore.Status.Phase.Done() {
+		run.events.Plan(nil, "restore "+ref.String()+" has ended already")
+		run.events.Result(restore.Status.Phase, asErr(restore.Status.Error), "")
+		return restore, asErr(restore.Status.Error)
+	}
+	steps := run.steps()
+	run.events.Plan(flow.Statuses(steps), fmt.Sprintf("restore backup %s as VirtualMachine %s/%s (%d volumes)",
+		restore.Spec.Backup, restore.Spec.TargetNamespace, restore.Spec.TargetName, len(restore.Status.Volumes)))
+	for _, w := range restore.Status.Warnings {
+		run.events.Warning(w)
+	}
+	err = flow.Run(ctx, steps, opts.NoWait, run.events, run.note)
+	return restore, run.finish(ctx, err)
+}
+
+// note keeps a step's state with the restore; save writes it.
+func (r *restoreRun) note(s vmbackup.StepStatus) {
+	steps := r.restore().Status.Steps
+	for i := range steps {
+		if steps[i].ID == s.ID {
+			steps[i] = s
+		}
+	}
+}
+
+// save writes the record to the journal.
+func (r *restoreRun) save(ctx context.Context) error {
+	entry, err := r.record.entry()
+	if err != nil {
+		return err
+	}
+	entry.Version = r.version
+	entry, err = r.engine.journal.Update(ctx, entry)
+	if err != nil {
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonConflict {
+			return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with restore %s: %w", r.restore().Ref(), err).
+				WithHint("follow it with: kubectl vmbackup watch restore/%s -n %s", r.restore().Metadata.Name, r.namespace())
+		}
+		return err
+	}
+	r.version = entry.Version
+	return nil
+}
+
+// finish records how the run ended. A run that was ended from outside leaves the
+// restore as it is, so that the next one goes on.
+func (r *restoreRun) finish(ctx context.Context, err error) error {
+	restore := r.restore()
+	if detached(err) {
+		r.events.Result(vmbackup.PhaseRunning, nil, fmt.Sprintf("the data is restored by Longhorn; finish with: kubectl vmbackup resume restore/%s -n %s", restore.Metadata.Name, restore.Metadata.Namespace))
+		return nil
+	}
+	if err != nil && interrupted(ctx, err) {
+		r.events.Result(vmbackup.PhaseRunning, err, "")
+		return err
+	}
+	now := r.engine.clock().UTC()
+	restore.Status.CompletedAt = &now
+	restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseReady, true
+	if err != nil {
+		restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseFailed, false
+		restore.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
+	}
+	if saveErr := r.save(ctx); saveErr != nil && err == nil {
+		// What was not recorded is not claimed.
+		restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseRunning, false
+		err = saveErr
+	}
+	r.events.Result(restore.Status.Phase, err, "")
+	return err
+}

@@ -1,0 +1,319 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+const (
+	// snapshotDeadline is how long a round of snapshots may take. Longhorn cuts
+	// one in a second or two; one that it cannot cut in minutes it will not cut.
+	snapshotDeadline = 5 * time.Minute
+	// thawDeadline is how long an explicit thaw is tried when the run itself ended.
+	thawDeadline = 15 * time.Second
+	// snapshotPatience is when a round is slow enough to ask the CSI snapshots why.
+	snapshotPatience = 5 * time.Second
+)
+
+// ensureSnapshots takes one round of snapshots of all volumes: guest frozen, all
+// VolumeSnapshots created at once, guest thawed as soon as Longhorn has cut the
+// last one. A round that an earlier run did not finish is thrown away, since its
+// disks would be of different moments.
+func (r *backupRun) ensureSnapshots(ctx context.Context) error {
+	if r.state.cut() {
+		return nil
+	}
+	broken, err := r.discardRound(ctx)
+	if err != nil {
+		return err
+	}
+	if broken || r.state.Attempt > 0 {
+		// Recorded before the round, so that two rounds never share a name. The
+		// first one is known by its objects alone.
+		r.state.Attempt = max(r.state.Attempt, 1) + 1
+		if err := r.save(ctx); err != nil {
+			return err
+		}
+	} else {
+		r.state.Attempt = 1
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, snapshotDeadline, errSnapshotDeadline)
+	defer cancel()
+
+	// The watch is open before the guest stands still: only what must happen
+	// inside the window happens there.
+	cuts := newCuts(r.backup())
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.watchCuts(gctx, cuts) })
+	if err := cuts.opened(gctx); err != nil {
+		return r.snapshotError(ctx, group.Wait(), cuts)
+	}
+
+	guest, err := r.freeze(ctx)
+	if err != nil {
+		cancel()
+		_ = group.Wait()
+		return err
+	}
+	defer guest.thaw(ctx)
+	group.Go(func() error { return r.createSnapshots(gctx, cuts) })
+	group.Go(func() error { return r.explainSlowness(gctx, cuts) })
+	err = group.Wait()
+	guest.thaw(ctx)
+	if err != nil {
+		return r.snapshotError(ctx, err, cuts)
+	}
+	r.warnAll(guest.warnings)
+
+	status := &r.backup().Status
+	status.Consistency, status.FreezeSeconds = guest.consistency()
+	if guest.frozen && status.Consistency != vmbackup.ConsistencyApplication {
+		if r.backup().Spec.Quiesce == vmbackup.QuiesceRequire {
+			return vmbackup.Errorf(vmbackup.ReasonFreezeFailed, "the guest thawed itself after %s, before the last snapshot was cut, and --quiesce=require was asked for; nothing was uploaded that counts as a backup", r.state.FreezeTimeout).
+				WithHint("run again with a longer --freeze-timeout")
+		}
+		r.warn(fmt.Sprintf("the guest thawed itself after %s, before the last snapshot was cut: the backup is crash consistent", r.state.FreezeTimeout))
+	}
+	r.state.Snapshots = cuts.names()
+	for i := range status.Volumes {
+		v := &status.Volumes[i]
+		v.VolumeSnapshot = snapshotName(r.backup(), v, r.state.Attempt)
+		v.State = vmbackup.StateRunning
+		if r.backup().Spec.Type == vmbackup.TypeSnapshot {
+			v.SnapshotHandle = "snap://" + v.LonghornVolume + "/" + r.state.Snapshots[v.Name]
+		}
+	}
+	return r.save(ctx)
+}
+
+// warn tells a warning and keeps it with the backup.
+func (r *backupRun) warn(message string) {
+	r.backup().Status.Warnings = append(r.backup().Status.Warnings, message)
+	r.events.Warning(message)
+}
+
+func (r *backupRun) warnAll(messages []string) {
+	for _, m := range messages {
+		r.warn(m)
+	}
+}
+
+var errSnapshotDeadline = vmbackup.Errorf(vmbackup.ReasonSnapshotFailed, "no snapshot in %s", snapshotDeadline)
+
+// snapshotError tells a round that failed by itself from one that was interrupted.
+func (r *backupRun) snapshotError(ctx context.Context, err error, c *cuts) error {
+	if context.Cause(ctx) != error(errSnapshotDeadline) {
+		return err
+	}
+	why := c.why()
+	if why == "" {
+		why = "the CSI snapshot controllers gave no reason"
+	}
+	return vmbackup.Errorf(vmbackup.ReasonSnapshotFailed, "volumes %s of VirtualMachine %s were not snapshotted in %s: %s", strings.Join(c.missing(), ", "), r.backup().Spec.VM, snapshotDeadline, why).
+		WithHint("the machine is untouched and runs on; check that snapshot-controller, csi-snapshotter and Longhorn's CSI plugin run, then create a new backup")
+}
+
+// watchCuts follows Longhorn's snapshots of the volumes until all are cut.
+func (r *backupRun) watchCuts(ctx context.Context, c *cuts) error {
+	snapshots := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace),
+		metav1.ListOptions{LabelSelector: "longhornvolume in (" + strings.Join(longhornVolumes(r.backup()), ",") + ")"})
+	return kube.WatchAll(ctx, snapshots, "the snapshots of Longhorn", func(list []*longhornv1.Snapshot) (bool, error) {
+		for _, volume := range c.see(list) {
+			r.events.Volume("snapshot", volume, vmbackup.StateRunning, 0, 0, r.state.Estimates[volume], "snapshot taken")
+		}
+		return c.done(), nil
+	})
+}
+
+// createSnapshots creates the VolumeSnapshots of all volumes side by side.
+func (r *backupRun) createSnapshots(ctx context.Context, c *cuts) error {
+	backup := r.backup()
+	client := r.engine.clients.Snapshot.SnapshotV1().VolumeSnapshots(backup.Metadata.Namespace)
+	// All at once: the guest waits.
+	var group errgroup.Group
+	for i := range backup.Status.Volumes {
+		v := &backup.Status.Volumes[i]
+		group.Go(func() error {
+			want := &snapshotv1.VolumeSnapshot{
+				ObjectMeta: metav1.ObjectMeta{
+					Name: snapshotName(backup, v, r.state.Attempt), Namespace: backup.Metadata.Namespace,
+					Labels:      r.labels(),
+					Annotations: map[string]string{AnnotationVolume: v.Name, LabelBackup: backup.Metadata.Name},
+				},
+				Spec: snapshotv1.VolumeSnapshotSpec{
+					VolumeSnapshotClassName: &r.state.Class,
+					Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &v.PVC},
+				},
+			}
+			made, err := client.Create(ctx, want, metav1.CreateOptions{FieldManager: kube.FieldManager})
+			if err != nil {
+				return kube.Error(err, "create", "VolumeSnapshot "+want.Namespace+"/"+want.Name)
+			}
+			c.expect(v.Name, "snapshot-"+string(made.UID))
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// labels are the labels of every object of the backup.
+func (r *backupRun) labels() map[string]string {
+	return map[string]string{LabelOperation: r.record.Operation, LabelManagedBy: kube.FieldManager}
+}
+
+func (r *backupRun) selector() string { return LabelOperation + "=" + r.record.Operation }
+
+// explainSlowness looks at the VolumeSnapshots when a round takes long, and tells
+// their errors: they are retried by themselves, but the user should know.
+func (r *backupRun) explainSlowness(ctx context.Context, c *cuts) error {
+	patience := time.NewTimer(snapshotPatience)
+	defer patience.Stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.all:
+		return nil
+	case <-patience.C:
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-c.all:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	told := map[string]bool{}
+	snapshots := kube.Select(r.engine.clients.Snapshot.SnapshotV1().VolumeSnapshots(r.backup().Metadata.Namespace), metav1.ListOptions{LabelSelector: r.selector()})
+	err := kube.WatchAll(ctx, snapshots, "the VolumeSnapshots", func(list []*snapshotv1.VolumeSnapshot) (bool, error) {
+		for _, s := range list {
+			if s.Status == nil || s.Status.Error == nil || s.Status.Error.Message == nil {
+				continue
+			}
+			message := *s.Status.Error.Message
+			c.explain(message)
+			if !told[s.Name+message] {
+				told[s.Name+message] = true
+				r.events.Volume("snapshot", s.Annotations[AnnotationVolume], vmbackup.StatePending, 0, 0, 0, message)
+			}
+		}
+		return false, nil
+	})
+	if ctx.Err() != nil {
+		return nil // the round is over; its own result counts
+	}
+	return err
+}
+
+// discardRound removes the snapshots of a round that was not finished, with what
+// Longhorn made of them, and reports whether there were any.
+func (r *backupRun) discardRound(ctx context.Context) (found bool, err error) {
+	err = r.engine.removeSnapshots(ctx, r.record, func(string) bool {
+		found = true
+		return true
+	})
+	return found, err
+}
+
+// removeSnapshots deletes the VolumeSnapshots of a backup and their contents and,
+// where also says so of the Longhorn snapshot's name, what Longhorn made of them.
+// The contents have the policy Retain: they would stay, and Longhorn would not be asked.
+func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, also func(snapshot string) bool) error {
+	client := e.clients.Snapshot.SnapshotV1().VolumeSnapshots(record.Backup.Metadata.Namespace)
+	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: LabelOperation + "=" + record.Operation})
+	if err != nil {
+		return kube.Error(err, "list", "VolumeSnapshots in namespace "+record.Backup.Metadata.Namespace)
+	}
+	for _, s := range list.Items {
+		if err := client.Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return kube.Error(err, "delete", "VolumeSnapshot "+s.Namespace+"/"+s.Name)
+		}
+		one := kube.One(client, s.Name)
+		if err := kube.WaitGone[*snapshotv1.VolumeSnapshot](ctx, one, "VolumeSnapshot "+s.Namespace+"/"+s.Name+" to be gone", s.UID); err != nil {
+			return err
+		}
+		content := "snapcontent-" + string(s.UID)
+		if err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return kube.Error(err, "delete", "VolumeSnapshotContent "+content)
+		}
+		if name := "snapshot-" + string(s.UID); also(name) {
+			if err := e.removeLonghornSnapshot(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeLonghornSnapshot deletes Longhorn's backups of a snapshot and the snapshot.
+func (e *Engine) removeLonghornSnapshot(ctx context.Context, name string) error {
+	backups := e.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace)
+	list, err := backups.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return kube.Error(err, "list", "Backups of Longhorn")
+	}
+	for _, b := range list.Items {
+		if !isOf(&b, name) {
+			continue
+		}
+		if err := backups.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
+		}
+	}
+	err = e.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace).Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return kube.Error(err, "delete", "Longhorn Snapshot "+name)
+	}
+	return nil
+}
+
+// verifySnapshots waits until every VolumeSnapshot of a backup of type snapshot is
+// ready to use.
+func (r *backupRun) verifySnapshots(ctx context.Context) error {
+	status := &r.backup().Status
+	snapshots := kube.Select(r.engine.clients.Snapshot.SnapshotV1().VolumeSnapshots(r.backup().Metadata.Namespace), metav1.ListOptions{LabelSelector: r.selector()})
+	err := kube.WatchAll(ctx, snapshots, "the VolumeSnapshots of backup "+r.backup().Ref().String(), func(list []*snapshotv1.VolumeSnapshot) (bool, error) {
+		ready := map[string]bool{}
+		for _, s := range list {
+			ready[s.Name] = s.Status != nil && s.Status.ReadyToUse != nil && *s.Status.ReadyToUse
+		}
+		all := true
+		for i := range status.Volumes {
+			v := &status.Volumes[i]
+			if !ready[v.VolumeSnapshot] {
+				all = false
+				continue
+			}
+			if v.State != vmbackup.StateReady {
+				v.State, v.Progress = vmbackup.StateReady, 100
+				r.events.Volume("verify", v.Name, v.State, 100, 0, 0, "ready to use")
+			}
+		}
+		return all, nil
+	})
+	return err
+}
+
+func longhornVolumes(b *vmbackup.Backup) []string {
+	names := make([]string, len(b.Status.Volumes))
+	for i, v := range b.Status.Volumes {
+		names[i] = v.LonghornVolume
+	}
+	return names
+}

@@ -1,0 +1,62 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// backupState is what a backup must remember between two runs beside what its
+// record says anyway.
+type backupState struct {
+	FreezeTimeout time.Duration `json:"freezeTimeout"`
+	// Class is the VolumeSnapshotClass.
+	Class string `json:"class,omitempty"`
+	// Attempt counts the rounds of snapshots, from 1: disks that were snapshotted
+	// in two rounds do not fit together, so a broken round is thrown away.
+	Attempt int `json:"attempt,omitempty"`
+	// Snapshots are Longhorn's snapshots by the volume's name, once all were cut.
+	Snapshots map[string]string `json:"snapshots,omitempty"`
+	// Estimates are the bytes that a volume's data takes at most, by its name.
+	Estimates map[string]int64 `json:"estimates,omitempty"`
+}
+
+// cut reports whether every volume has its snapshot.
+func (s *backupState) cut() bool { return len(s.Snapshots) > 0 }
+
+func loadState(record *metadata.Record) *backupState {
+	s := &backupState{}
+	if len(record.State) > 0 {
+		// The journal's own decoder has checked that this is JSON; a state of
+		// another shape is as good as none, since every step observes first.
+		_ = json.Unmarshal(record.State, s)
+	}
+	if s.FreezeTimeout <= 0 {
+		s.FreezeTimeout = vmbackup.DefaultFreezeTimeout
+	}
+	return s
+}
+
+func (s *backupState) store(record *metadata.Record) {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("state of a backup: %v", err)) // strings, numbers and maps of them
+	}
+	record.State = raw
+}
+
+// snapshotName is the name of a volume's VolumeSnapshot: Harvester's form, with
+// the round where it is not the first.
+func snapshotName(backup *vmbackup.Backup, v *vmbackup.BackupVolume, attempt int) string {
+	name := backup.Metadata.Name + "-volume-" + v.PVC
+	if attempt > 1 {
+		name = fmt.Sprintf("%s-%d", name, attempt)
+	}
+	return shorten(name, 253)
+}

@@ -1,0 +1,200 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// isOf reports whether a Longhorn Backup is of the snapshot. After Longhorn has
+// read it again from the target, only its status says so.
+func isOf(b *longhornv1.Backup, snapshot string) bool {
+	return b.Spec.SnapshotName == snapshot || b.Status.SnapshotName == snapshot
+}
+
+// backupsOf selects Longhorn's Backups of the backup's volumes.
+func (e *Engine) backupsOf(b *vmbackup.Backup) metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: "backup-volume in (" + strings.Join(longhornVolumes(b), ",") + ")"}
+}
+
+// followUploads follows the Longhorn Backups by watch until all have ended.
+func (r *backupRun) followUploads(ctx context.Context) error {
+	backup := r.backup()
+	backups := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace), r.engine.backupsOf(backup))
+	err := kube.WatchAll(ctx, backups, "the uploads of backup "+backup.Ref().String(), func(list []*longhornv1.Backup) (bool, error) {
+		ended := true
+		for i := range backup.Status.Volumes {
+			v := &backup.Status.Volumes[i]
+			found := observeUpload(v, r.state, list)
+			if v.State != vmbackup.StateReady && v.State != vmbackup.StateFailed {
+				ended = false
+			}
+			if found {
+				r.events.Volume("upload", v.Name, v.State, v.Progress, uploaded(v, r.state), total(v, r.state), v.Message)
+			}
+		}
+		return ended, nil
+	})
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, v := range backup.Status.Volumes {
+		if v.State == vmbackup.StateFailed {
+			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, v.Message))
+		}
+	}
+	if len(failures) > 0 {
+		return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...)).
+			WithHint("the machine and its earlier backups are untouched; mend the cause, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", backup.Metadata.Name, backup.Metadata.Namespace)
+	}
+	return nil
+}
+
+// observeUpload brings a volume up to date with Longhorn's Backups and reports
+// whether anything about it changed.
+func observeUpload(v *vmbackup.BackupVolume, state *backupState, list []*longhornv1.Backup) (changed bool) {
+	snapshot := state.Snapshots[v.Name]
+	for _, b := range list {
+		if b.Status.VolumeName != "" && b.Status.VolumeName != v.LonghornVolume || !isOf(b, snapshot) {
+			continue
+		}
+		before := *v
+		v.LonghornBackup = b.Name
+		v.SnapshotHandle = "bak://" + v.LonghornVolume + "/" + b.Name
+		v.Progress = max(v.Progress, b.Status.Progress)
+		v.Message = ""
+		switch b.Status.State {
+		case longhornv1.BackupStateCompleted:
+			v.State, v.Progress = vmbackup.StateReady, 100
+			v.BackupBytes, v.UploadedBytes = bytesOf(b.Status.Size), bytesOf(b.Status.NewlyUploadedDataSize)
+		case longhornv1.BackupStateError:
+			v.State, v.Message = vmbackup.StateFailed, b.Status.Error
+		default:
+			v.State = vmbackup.StateRunning
+			if b.Status.Error != "" {
+				v.Message = b.Status.Error
+			}
+		}
+		if b.DeletionTimestamp != nil {
+			if _, recordOnly := b.Labels[labelRecordOnly]; !recordOnly {
+				v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup "+b.Name+" is being deleted"
+			}
+		}
+		return before != *v
+	}
+	if v.LonghornBackup != "" && v.State != vmbackup.StateUnknown {
+		// Longhorn drops its records of a target that looks empty for a moment, and
+		// takes them up again when the target is back: not seen is not lost.
+		v.State, v.Message = vmbackup.StateUnknown, "Longhorn does not list backup "+v.LonghornBackup+" at the moment"
+		return true
+	}
+	return false
+}
+
+// labelRecordOnly is on a Longhorn object whose deletion leaves the remote data alone.
+const labelRecordOnly = "longhorn.io/delete-custom-resource-only"
+
+// uploaded estimates the bytes done from Longhorn's percentage; exact at the end.
+func uploaded(v *vmbackup.BackupVolume, state *backupState) int64 {
+	if v.State == vmbackup.StateReady {
+		return v.BackupBytes
+	}
+	return total(v, state) * int64(v.Progress) / 100
+}
+
+// total is what the volume's backup holds, estimated until it is complete.
+func total(v *vmbackup.BackupVolume, state *backupState) int64 {
+	if v.State == vmbackup.StateReady {
+		return v.BackupBytes
+	}
+	return state.Estimates[v.Name]
+}
+
+// bytesOf reads Longhorn's decimal sizes; an empty one is 0.
+func bytesOf(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Observe fills in how far the uploads of a running backup are.
+func (e *Engine) Observe(ctx context.Context, backup *vmbackup.Backup) error {
+	if backup.Status.Phase != vmbackup.PhaseRunning || backup.Spec.Type != vmbackup.TypeBackup {
+		return nil
+	}
+	record, err := e.records.Record(ctx, backup.Ref(), vmbackup.SourceCluster)
+	if err != nil {
+		return err
+	}
+	state := loadState(record)
+	if !state.cut() {
+		return nil
+	}
+	list, err := e.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(ctx, e.backupsOf(backup))
+	if err != nil {
+		return kube.Error(err, "list", "Backups of Longhorn")
+	}
+	items := make([]*longhornv1.Backup, len(list.Items))
+	for i := range list.Items {
+		items[i] = &list.Items[i]
+	}
+	for i := range backup.Status.Volumes {
+		observeUpload(&backup.Status.Volumes[i], state, items)
+	}
+	return nil
+}
+
+// followImages waits until the backing images below the volumes are on the target.
+// Longhorn backs them up by itself with the first volume that rests on them.
+func (r *backupRun) followImages(ctx context.Context) error {
+	status := &r.backup().Status
+	images := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{})
+	return kube.WatchAll(ctx, images, "the backing image backups", func(list []*longhornv1.BackupBackingImage) (bool, error) {
+		ready := true
+		for i := range status.Images {
+			image := &status.Images[i]
+			for _, b := range list {
+				if imageOf(b) != image.Name || b.Spec.BackupTargetName != r.backup().Spec.Target {
+					continue
+				}
+				switch b.Status.State {
+				case longhornv1.BackupStateCompleted:
+					image.State, image.Message = vmbackup.StateReady, ""
+				case longhornv1.BackupStateError:
+					image.State, image.Message = vmbackup.StateFailed, b.Status.Error
+					return false, vmbackup.Errorf(vmbackup.ReasonBackupFailed, "the backing image %s below the volumes could not be backed up: %s", image.Name, b.Status.Error).
+						WithHint("without it the volumes cannot be restored where the image is missing; mend the cause and create a new backup")
+				default:
+					image.State, image.Message = vmbackup.StateRunning, fmt.Sprintf("%d %%", b.Status.Progress)
+				}
+			}
+			if image.State != vmbackup.StateReady {
+				ready = false
+				r.events.Step("images", vmbackup.StateRunning, strings.TrimSpace("waiting for backing image "+image.Name+" "+image.Message))
+			}
+		}
+		return ready, nil
+	})
+}
+
+// imageOf is the backing image that a BackupBackingImage is of.
+func imageOf(b *longhornv1.BackupBackingImage) string {
+	if b.Status.BackingImage != "" {
+		return b.Status.BackingImage
+	}
+	return b.Spec.BackingImage
+}
