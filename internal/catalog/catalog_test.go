@@ -205,13 +205,14 @@ func TestBackups(t *testing.T) {
 					phase(vmbackup.PhaseRunning)(b)
 					b.Status.Volumes[0].State = vmbackup.StateRunning
 				}), "rd")
+				p.onTarget(with(record("demo/started", "web", 0), phase(vmbackup.PhaseRunning)), "r")
 				p.onTarget(with(record("demo/failed", "web", -1), phase(vmbackup.PhaseFailed)), "rd")
 				p.onTarget(with(record("demo/part", "web", -2), phase(vmbackup.PhaseIncomplete)), "rd")
 			},
 			opts: vmbackup.ListOptions{Source: onTarget},
 			want: []string{
 				"demo/own Ready target", "demo/lost Incomplete target", "demo/running Ready target",
-				"demo/harvester Ready target", "demo/uploading Unknown target", "demo/failed Failed target", "demo/part Incomplete target",
+				"demo/harvester Ready target", "demo/started Unknown target", "demo/uploading Unknown target", "demo/failed Failed target", "demo/part Incomplete target",
 			}, opened: 1,
 		},
 		"bad files hide nothing": {
@@ -422,6 +423,30 @@ func TestForbiddenJournal(t *testing.T) {
 	}
 	if _, err := c.Restores(t.Context(), vmbackup.ListOptions{Source: vmbackup.SourceCluster}); !errors.Is(err, errForbidden) {
 		t.Errorf("restores: %v", err)
+	}
+}
+
+// deleting is a journal whose entries are deleted just after they were listed.
+type deleting struct{ journal.Store }
+
+func (d deleting) List(ctx context.Context, opts journal.ListOptions) ([]journal.Entry, error) {
+	list, err := d.Store.List(ctx, opts)
+	for _, e := range list {
+		if err == nil {
+			err = d.Delete(ctx, e.Kind, e.Ref)
+		}
+	}
+	return list, err
+}
+
+func TestDeletedMeanwhileIsNotLost(t *testing.T) {
+	p := newPlace(t)
+	p.inCluster(record("demo/a", "web", 1))
+	open := func(context.Context, string) (target.Store, error) { return p.store, nil }
+	c := catalog.New(deleting{p.journal}, catalog.Target{Name: "default", Open: open}, decodeRestore)
+	got, _, err := c.Backups(t.Context(), vmbackup.ListOptions{Source: vmbackup.SourceAll})
+	if err != nil || len(got) != 0 {
+		t.Errorf("listed %q, error %v; want nothing", told(got), err)
 	}
 }
 

@@ -167,6 +167,30 @@ func TestForeignSecretIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Between the look and the deletion another entry may take the name.
+func TestDeleteNamesTheUID(t *testing.T) {
+	client, server := newCluster()
+	store := journal.NewSecrets(client.CoreV1())
+	e := journal.Entry{Kind: journal.KindBackup, Ref: vmbackup.Ref{Namespace: "demo", Name: "nightly"}}
+	if _, err := store.Create(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	client.PrependReactor("delete", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		for _, secret := range server.items {
+			secret.UID = "of-the-next"
+		}
+		return false, nil, nil
+	})
+	if err := store.Delete(t.Context(), e.Kind, e.Ref); vmbackup.ReasonOf(err) != vmbackup.ReasonConflict {
+		t.Errorf("delete: %v, want Conflict", err)
+	}
+	if _, err := store.Get(t.Context(), e.Kind, e.Ref); err != nil {
+		t.Errorf("the other entry: %v", err)
+	}
+}
+
 func TestForbidden(t *testing.T) {
 	client, _ := newCluster()
 	client.PrependReactor("*", "secrets", func(a clienttesting.Action) (bool, runtime.Object, error) {
