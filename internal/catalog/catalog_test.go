@@ -232,7 +232,7 @@ func TestBackups(t *testing.T) {
 		"bad record in the cluster hides nothing": {
 			fill: func(p *place) {
 				p.inCluster(record("demo/a", "web", 1))
-				_, err := p.journal.Create(context.Background(), journal.Entry{Kind: journal.KindBackup, Ref: vmbackup.Ref{Namespace: "demo", Name: "bad"}, Data: []byte("x")})
+				_, err := p.journal.Create(p.t.Context(), journal.Entry{Kind: journal.KindBackup, Ref: vmbackup.Ref{Namespace: "demo", Name: "bad"}, Data: []byte("x")})
 				if err != nil {
 					p.t.Fatal(err)
 				}
@@ -337,7 +337,7 @@ func TestBackupAndRecord(t *testing.T) {
 	ref := vmbackup.Ref{Namespace: "demo", Name: "a"}
 	unavailable := vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "target does not answer")
 	bad := func(p *place) {
-		if _, err := p.journal.Create(context.Background(), journal.Entry{Kind: journal.KindBackup, Ref: ref, Data: []byte("x")}); err != nil {
+		if _, err := p.journal.Create(p.t.Context(), journal.Entry{Kind: journal.KindBackup, Ref: ref, Data: []byte("x")}); err != nil {
 			p.t.Fatal(err)
 		}
 	}

@@ -35,7 +35,7 @@ import (
 // Timeout or Canceled, naming what; a request that the API server refuses for
 // good ends it with that error.
 func WatchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, what string, seen func(objects []T) (done bool, err error)) error {
-	return watchAll(ctx, lw, what, defaultPace, seen)
+	return watchAll(ctx, lw, what, defaultPace(), seen)
 }
 
 // WaitFor waits until cond returns true for the one object that lw selects; see
@@ -123,7 +123,9 @@ type pace struct {
 	grace time.Duration
 }
 
-var defaultPace = pace{first: 100 * time.Millisecond, longest: 2 * time.Second, grace: 20 * time.Second}
+func defaultPace() pace {
+	return pace{first: 100 * time.Millisecond, longest: 2 * time.Second, grace: 20 * time.Second}
+}
 
 func (p pace) backoff() wait.Backoff {
 	return wait.Backoff{Duration: p.first, Factor: 2, Jitter: 0.2, Cap: p.longest, Steps: math.MaxInt32}
@@ -139,7 +141,7 @@ func watchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, wha
 	defer func() {
 		stop()
 		if !ended {
-			<-followed
+			<-followed //nolint:errcheck // the wait has its result already
 		}
 	}()
 
@@ -190,7 +192,7 @@ func watchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, wha
 func follow[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, store *view[T], p pace) error {
 	// The reflector tells of every hiccup on its own; the wait tells of the last one, when it matters.
 	quiet := logr.Discard()
-	requests := &requests{ListerWatcherWithContext: cache.ToListerWatcherWithContext(lw), logger: klog.FromContext(ctx), fault: store.setFault}
+	requests := &requests{ListerWatcherWithContext: cache.ToListerWatcherWithContext(lw), ctx: ctx, fault: store.setFault}
 	backoff := p.backoff()
 	reflector := cache.NewReflectorWithOptions(requests, nil, store, cache.ReflectorOptions{
 		Name: "wait", Logger: &quiet, Backoff: &backoff,
@@ -231,7 +233,8 @@ func follow[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, store
 // requests makes the reflector's requests what a wait needs.
 type requests struct {
 	cache.ListerWatcherWithContext
-	logger klog.Logger
+	// ctx is that of the wait; requests log where its logger does.
+	ctx context.Context
 	// fault takes the outcome of every request.
 	fault func(error)
 	// opened counts the watches that the API server accepted.
@@ -244,14 +247,14 @@ func (r *requests) ListWithContext(ctx context.Context, opts metav1.ListOptions)
 	if opts.ResourceVersion == "0" {
 		opts.ResourceVersion = ""
 	}
-	list, err := r.ListerWatcherWithContext.ListWithContext(klog.NewContext(ctx, r.logger), opts)
+	list, err := r.ListerWatcherWithContext.ListWithContext(klog.NewContext(ctx, klog.FromContext(r.ctx)), opts)
 	r.note(ctx, err)
 	return list, err
 }
 
 // WatchWithContext logs as the caller's requests do.
 func (r *requests) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-	w, err := r.ListerWatcherWithContext.WatchWithContext(klog.NewContext(ctx, r.logger), opts)
+	w, err := r.ListerWatcherWithContext.WatchWithContext(klog.NewContext(ctx, klog.FromContext(r.ctx)), opts)
 	r.note(ctx, err)
 	if err == nil {
 		r.opened.Add(1)
@@ -268,12 +271,12 @@ func (r *requests) note(ctx context.Context, err error) {
 
 // List and Watch are never called by a reflector that has a context.
 func (r *requests) List(opts metav1.ListOptions) (runtime.Object, error) {
-	return r.ListWithContext(context.TODO(), opts)
+	return r.ListWithContext(r.ctx, opts)
 }
 
 // Watch: see List.
 func (r *requests) Watch(opts metav1.ListOptions) (watch.Interface, error) {
-	return r.WatchWithContext(context.TODO(), opts)
+	return r.WatchWithContext(r.ctx, opts)
 }
 
 // IsWatchListSemanticsUnSupported keeps to list and watch: for the few objects of

@@ -191,7 +191,9 @@ func TestWaitFor(t *testing.T) {
 				lists: []answer{{items: []string{"a=new"}, rv: "5"}},
 				watches: []stream{
 					{events: []watch.Event{event(modified, "a=half", "6")}, close: true},
-					{err: refused()}, {err: refused()}, {err: refused()},
+					{err: refused()},
+					{err: refused()},
+					{err: refused()},
 					{events: []watch.Event{event(modified, "a=done", "7")}},
 				},
 			},
@@ -205,7 +207,8 @@ func TestWaitFor(t *testing.T) {
 			server: server{
 				lists: []answer{
 					{items: []string{"a=new"}, rv: "5"},
-					{err: forbidden("list")}, {err: forbidden("list")},
+					{err: forbidden("list")},
+					{err: forbidden("list")},
 					{items: []string{"a=done"}, rv: "6"},
 				},
 				watches: []stream{{events: []watch.Event{gone()}}},

@@ -216,8 +216,10 @@ func list(t *testing.T, ctx context.Context, p Place) {
 		kind                journal.Kind
 		namespace, name, vm string
 	}{
-		{journal.KindBackup, p.First, "b", "web"}, {journal.KindBackup, p.First, "a", "db"},
-		{journal.KindBackup, p.Other, "a", "web"}, {journal.KindRestore, p.First, "a", "web"},
+		{journal.KindBackup, p.First, "b", "web"},
+		{journal.KindBackup, p.First, "a", "db"},
+		{journal.KindBackup, p.Other, "a", "web"},
+		{journal.KindRestore, p.First, "a", "web"},
 	} {
 		create(t, ctx, p, journal.Entry{
 			Kind: e.kind, Ref: vmbackup.Ref{Namespace: e.namespace, Name: e.name},
