@@ -121,6 +121,11 @@ func (p *live) paint(above, block []string) {
 		out.WriteString("\x1b[" + strconv.Itoa(rows) + "A")
 	}
 	out.WriteString("\r")
+	if width != p.lastWidth {
+		// Clear first: a terminal remembers which rows it wrapped and would join
+		// them again, whatever is written over them.
+		out.WriteString("\x1b[J")
+	}
 	for _, lines := range [][]string{above, block} {
 		for _, line := range lines {
 			out.WriteString(line + "\x1b[K\r\n")

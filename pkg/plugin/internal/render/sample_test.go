@@ -13,10 +13,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/olekukonko/tablewriter/pkg/twwidth"
+
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestMain fixes how wide characters of ambiguous width are: tablewriter takes
+// that from the locale, which must not decide about golden files.
+func TestMain(m *testing.M) {
+	twwidth.SetOptions(twwidth.Options{})
+	os.Exit(m.Run())
+}
 
 // golden compares got with testdata/name.
 func golden(t *testing.T, name string, got []byte) {

@@ -5,6 +5,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,7 +142,7 @@ func (s *screen) resize(width int) {
 			continue
 		}
 		for ; len(row) > width; row = row[width:] {
-			lines = append(lines, row[:width])
+			lines = append(lines, slices.Clone(row[:width]))
 		}
 		lines = append(lines, row)
 	}

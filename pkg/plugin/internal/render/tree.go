@@ -103,6 +103,13 @@ func (t *tree) node(first, rest string, keys int, n node) {
 	if t.width > 0 && room < 24 {
 		under = hang
 	}
+	if t.width > 0 && cells(n.value) > room && n.mark == "" && !strings.Contains(n.value, " ") &&
+		cells(hang)+cells(n.value) <= t.width {
+		// A handle that is too long here fits whole on a line of its own.
+		t.line(t.paint(dim, first) + head)
+		t.line(t.paint(dim, hang) + t.paint(n.colour, n.value))
+		return
+	}
 	for i, text := range t.wrapped(n, room) {
 		if i == 0 {
 			if n.note != "" && (t.width == 0 || cells(text)+2+cells(n.note) <= room) {
