@@ -104,10 +104,10 @@ func (t *tree) node(first, rest string, keys int, n node) {
 		under = hang
 	}
 	if t.width > 0 && cells(n.value) > room && n.mark == "" && !strings.Contains(n.value, " ") &&
-		cells(hang)+cells(n.value) <= t.width {
+		len(n.children) == 0 && cells(rest)+cells(n.value) <= t.width {
 		// A handle that is too long here fits whole on a line of its own.
 		t.line(t.paint(dim, first) + head)
-		t.line(t.paint(dim, hang) + t.paint(n.colour, n.value))
+		t.line(t.paint(dim, rest) + t.paint(n.colour, n.value))
 		return
 	}
 	for i, text := range t.wrapped(n, room) {
