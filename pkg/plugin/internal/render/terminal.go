@@ -147,7 +147,8 @@ func (t *Terminal) Options(now time.Time) Options {
 }
 
 // utf8Locale reports whether the locale that decides on characters is UTF-8.
-// Without any locale the C locale holds, which is ASCII.
+// Without any locale the C locale holds, which is ASCII, except in Windows
+// Terminal, which knows no locale variables.
 func utf8Locale(getenv func(string) string) bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if v := getenv(name); v != "" {
@@ -155,7 +156,7 @@ func utf8Locale(getenv func(string) string) bool {
 			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
 		}
 	}
-	return false
+	return getenv("WT_SESSION") != ""
 }
 
 // Options say how something is rendered.

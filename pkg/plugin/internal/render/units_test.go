@@ -157,6 +157,26 @@ func TestPlainColumnsCanBeSplit(t *testing.T) {
 	}
 }
 
+func TestASCIIDrawsNothingElse(t *testing.T) {
+	o := layouts()["80ascii"]
+	var out strings.Builder
+	b, r := sampleReady(), sampleRestores()
+	objects, steps, warnings := samplePlan()
+	for _, err := range []error{
+		Backups(&out, sampleBackups()[:6], o), Restores(&out, r, o), Backup(&out, &b, sampleEvents(), o), Restore(&out, &r[0], nil, o),
+		Plan(&out, objects, steps, warnings, o), Error(&out, sampleBackups()[3].Status.Error, o),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range strings.Split(out.String(), "\n") {
+		if !ascii(line) {
+			t.Errorf("not ASCII: %q", line)
+		}
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	size := func() (int, int) { return 132, 50 }
 	for i, test := range []struct {
@@ -170,6 +190,7 @@ func TestTerminal(t *testing.T) {
 		{ColourAuto, true, map[string]string{"LANG": "de_DE.UTF-8", "LC_ALL": "C"}, true, true, 132},
 		{ColourAuto, true, map[string]string{"LC_CTYPE": "C.utf8", "LANG": "C"}, true, false, 132},
 		{ColourAuto, true, nil, true, true, 132},
+		{ColourAuto, true, map[string]string{"WT_SESSION": "1"}, true, false, 132},
 		{ColourAuto, false, map[string]string{"COLUMNS": "90"}, false, true, 0},
 		{ColourAuto, true, map[string]string{"NO_COLOR": "1", "COLUMNS": "90"}, false, true, 90},
 		{ColourAuto, true, map[string]string{"NO_COLOR": ""}, true, true, 132},
