@@ -9,8 +9,10 @@ SHELL        := /bin/bash
 
 VERSION ?= v0.1.0-dev
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-# -buildvcs=false and -trimpath keep a binary a function of its sources and the toolchain.
-export GOFLAGS := -buildvcs=false
+# -buildvcs=false and -trimpath keep a binary a function of its sources and the toolchain;
+# the same flags everywhere let all builds share one cache.
+export GOFLAGS := -buildvcs=false -trimpath
+GO_STATIC := CGO_ENABLED=0 go
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 STAGE   := hack/stage.sh
 
@@ -22,7 +24,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/kubectl-vmbackup
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubectl-vmbackup ./cmd/kubectl-vmbackup
+	$(GO_STATIC) build -ldflags '$(LDFLAGS)' -o bin/kubectl-vmbackup ./cmd/kubectl-vmbackup
 
 .PHONY: demo
 demo: deps build sandbox-build ## show a backup and a restore step by step on a sandbox of its own
@@ -30,7 +32,7 @@ demo: deps build sandbox-build ## show a backup and a restore step by step on a 
 
 .PHONY: dist
 dist: ## build the release archives and the krew manifest that names their digests into dist/
-	go run ./hack/release dist -commit $(COMMIT) -out dist
+	$(GO_STATIC) run ./hack/release dist -commit $(COMMIT) -out dist
 
 ##@ Check
 
@@ -62,19 +64,19 @@ lint: ## run golangci-lint over both modules and shellcheck over the scripts
 .PHONY: bench
 bench: build sandbox-build ## measure against the goals; prints a table, writes bin/bench.json
 	hack/kubectl.sh
-	go run ./bench -json bin/bench.json
+	$(GO_STATIC) run ./bench -json bin/bench.json
 
 ##@ Generate
 
 .PHONY: generate
 generate: ## regenerate docs/cli.md and krew-manifest.yaml
-	go run ./hack/gendocs -out docs/cli.md
-	go run ./hack/release manifest -out krew-manifest.yaml
+	$(GO_STATIC) run ./hack/gendocs -out docs/cli.md
+	$(GO_STATIC) run ./hack/release manifest -out krew-manifest.yaml
 
 .PHONY: verify-generated
 verify-generated: ## fail when a generated file is not what `make generate` writes
-	go run ./hack/gendocs -check docs/cli.md
-	go run ./hack/release manifest -check krew-manifest.yaml
+	$(GO_STATIC) run ./hack/gendocs -check docs/cli.md
+	$(GO_STATIC) run ./hack/release manifest -check krew-manifest.yaml
 
 .PHONY: tidy
 tidy: ## tidy go.mod and go.sum of every module and format the Go files
@@ -86,7 +88,7 @@ tidy: ## tidy go.mod and go.sum of every module and format the Go files
 
 .PHONY: sandbox
 sandbox:
-	go build -C sandbox -trimpath -o ../bin/sandbox ./cmd/sandbox
+	go build -C sandbox -o ../bin/sandbox ./cmd/sandbox
 
 .PHONY: sandbox-build
 sandbox-build: sandbox ## build the sandbox's components (cached; long the first time)

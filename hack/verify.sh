@@ -43,6 +43,11 @@ for module in . sandbox; do
   check "docs/dependencies.md explains: $module" "$unexplained"
 done
 
+# And every module that the tables list is there to be listed.
+unused=$(sed -n '/^## Tools/q; s/^| `\([^`]*\)` .*/\1/p' docs/dependencies.md | sort -u |
+  while read -r path; do grep -qE "^(require )?[[:space:]]*$path v[^ ]*$" go.mod sandbox/go.mod || echo "$path"; done)
+check "docs/dependencies.md lists nothing that is not used" "$unused"
+
 # Nothing of one machine or one network: the tree must build anywhere. This
 # script is left out, as it names what it looks for; go.sum holds only hashes.
 mapfile -t texts < <(tracked | grep -vE '(^|/)go\.sum$|^hack/verify\.sh$')
