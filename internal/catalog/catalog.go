@@ -72,6 +72,11 @@ func (c *Catalog) Backups(ctx context.Context, opts vmbackup.ListOptions) ([]vmb
 	if err != nil {
 		return nil, nil, err
 	}
+	return narrow(all, selector, opts), warnings, nil
+}
+
+// narrow picks what the options ask for, newest first.
+func narrow(all []*found, selector labels.Selector, opts vmbackup.ListOptions) []vmbackup.Backup {
 	all = slices.DeleteFunc(all, func(f *found) bool {
 		b := f.backup()
 		return (opts.VM != "" && b.Spec.VM != opts.VM) || !selector.Matches(labels.Set(b.Metadata.Labels))
@@ -84,7 +89,19 @@ func (c *Catalog) Backups(ctx context.Context, opts vmbackup.ListOptions) ([]vmb
 	for _, f := range all {
 		backups = append(backups, *f.backup())
 	}
-	return backups, warnings, nil
+	return backups
+}
+
+// WatchBackups implements vmbackup.Catalog. A record that cannot be read is left out.
+func (c *Catalog) WatchBackups(ctx context.Context, opts vmbackup.ListOptions, changed func([]vmbackup.Backup) error) error {
+	selector, err := parse(opts.Selector)
+	if err != nil {
+		return err
+	}
+	return c.journal.WatchList(ctx, journalOptions(journal.KindBackup, opts), func(entries []journal.Entry) (bool, error) {
+		all, _ := ofEntries(entries)
+		return false, changed(narrow(all, selector, opts))
+	})
 }
 
 // find collects the backups of the sources, in no order and not yet narrowed to machine and labels.
@@ -137,8 +154,13 @@ func (c *Catalog) inCluster(ctx context.Context, opts vmbackup.ListOptions) ([]*
 	if err != nil {
 		return nil, nil, err
 	}
-	var warnings []string
-	list := make([]*found, 0, len(entries))
+	list, warnings := ofEntries(entries)
+	return list, warnings, nil
+}
+
+// ofEntries reads entries; one that cannot be read is a warning.
+func ofEntries(entries []journal.Entry) (list []*found, warnings []string) {
+	list = make([]*found, 0, len(entries))
 	for _, e := range entries {
 		f, err := ofEntry(e)
 		if err != nil {
@@ -147,7 +169,7 @@ func (c *Catalog) inCluster(ctx context.Context, opts vmbackup.ListOptions) ([]*
 		}
 		list = append(list, f)
 	}
-	return list, warnings, nil
+	return list, warnings
 }
 
 func ofEntry(e journal.Entry) (*found, error) {

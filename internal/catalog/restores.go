@@ -29,6 +29,22 @@ func (c *Catalog) Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vm
 	if err != nil {
 		return nil, err
 	}
+	return c.restoresOf(entries, selector, opts), nil
+}
+
+// WatchRestores implements vmbackup.Catalog.
+func (c *Catalog) WatchRestores(ctx context.Context, opts vmbackup.ListOptions, changed func([]vmbackup.Restore) error) error {
+	selector, err := parse(opts.Selector)
+	if err != nil {
+		return err
+	}
+	return c.journal.WatchList(ctx, journalOptions(journal.KindRestore, opts), func(entries []journal.Entry) (bool, error) {
+		return false, changed(c.restoresOf(entries, selector, opts))
+	})
+}
+
+// restoresOf reads entries and picks what the options ask for, newest first.
+func (c *Catalog) restoresOf(entries []journal.Entry, selector labels.Selector, opts vmbackup.ListOptions) []vmbackup.Restore {
 	list := make([]vmbackup.Restore, 0, len(entries))
 	for _, e := range entries {
 		r, err := c.restoreOf(e)
@@ -49,7 +65,7 @@ func (c *Catalog) Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vm
 	slices.SortStableFunc(list, func(a, b vmbackup.Restore) int {
 		return cmp.Or(when(&b).Compare(when(&a)), cmp.Compare(a.Ref().String(), b.Ref().String()))
 	})
-	return limit(list, opts.Limit), nil
+	return limit(list, opts.Limit)
 }
 
 // Restore implements vmbackup.Catalog.

@@ -59,6 +59,10 @@ type Store interface {
 	Delete(ctx context.Context, kind Kind, ref vmbackup.Ref) error
 	// List is ordered by namespace and name.
 	List(ctx context.Context, opts ListOptions) ([]Entry, error)
+	// WatchList calls changed with what List returns, and again with all of it
+	// after every change, until changed returns true or an error, or ctx ends.
+	// Changes that come while changed runs are told together.
+	WatchList(ctx context.Context, opts ListOptions, changed func([]Entry) (done bool, err error)) error
 	// Watch calls changed with the entry as it is and after every change until
 	// changed returns true or an error, or ctx ends. It survives a restart of
 	// the API server. A deleted entry ends it with NotFound.

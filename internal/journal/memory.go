@@ -122,6 +122,27 @@ next:
 	return list, nil
 }
 
+// WatchList implements Store.
+func (m *Memory) WatchList(ctx context.Context, opts ListOptions, changed func([]Entry) (bool, error)) error {
+	for {
+		m.mu.Lock()
+		next := m.changed // taken before the list, so that no change is missed
+		m.mu.Unlock()
+		entries, err := m.List(ctx, opts)
+		if err != nil {
+			return err
+		}
+		if done, err := changed(entries); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ended(ctx)
+		case <-next:
+		}
+	}
+}
+
 // Watch implements Store.
 func (m *Memory) Watch(ctx context.Context, kind Kind, ref vmbackup.Ref, changed func(Entry) (bool, error)) error {
 	var created int64

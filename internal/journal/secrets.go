@@ -129,40 +129,68 @@ func (s *Secrets) Delete(ctx context.Context, kind Kind, ref vmbackup.Ref) error
 
 // List implements Store.
 func (s *Secrets) List(ctx context.Context, opts ListOptions) ([]Entry, error) {
-	want := labels.Set{labelManagedBy: kube.FieldManager}
-	maps.Copy(want, opts.wanted())
+	selectors := opts.selectors()
 	pages := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		return s.client.Secrets(opts.Namespace).List(ctx, o)
 	})
 	pages.PageSize = pageSize
-	list, _, err := pages.List(ctx, metav1.ListOptions{
-		LabelSelector: want.String(),
-		// Secrets of another type may carry our labels: somebody copied them.
-		FieldSelector: "type=" + string(SecretType),
-	})
+	list, _, err := pages.List(ctx, selectors)
 	if err != nil {
-		where := "the journal in all namespaces"
-		if opts.Namespace != "" {
-			where = "the journal in namespace " + opts.Namespace
-		}
-		return nil, kube.Error(err, "list", where)
+		return nil, kube.Error(err, "list", opts.object())
 	}
-	entries := []Entry{}
+	secrets := []*corev1.Secret{}
 	err = meta.EachListItem(list, func(o runtime.Object) error {
 		secret, ok := o.(*corev1.Secret)
 		if !ok {
 			return fmt.Errorf("a %T among the Secrets", o)
 		}
-		if e, err := entryOf(secret); err == nil {
-			entries = append(entries, e)
-		}
+		secrets = append(secrets, secret)
 		return nil
 	})
 	if err != nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "journal: %w", err)
 	}
+	return entriesOf(secrets), nil
+}
+
+// WatchList implements Store.
+func (s *Secrets) WatchList(ctx context.Context, opts ListOptions, changed func([]Entry) (bool, error)) error {
+	lw := kube.Select(s.client.Secrets(opts.Namespace), opts.selectors())
+	return kube.WatchAll(ctx, lw, opts.object(), func(secrets []*corev1.Secret) (bool, error) {
+		return changed(entriesOf(secrets))
+	})
+}
+
+// selectors select the journal's Secrets.
+func (o ListOptions) selectors() metav1.ListOptions {
+	want := labels.Set{labelManagedBy: kube.FieldManager}
+	maps.Copy(want, o.wanted())
+	return metav1.ListOptions{
+		LabelSelector: want.String(),
+		// Secrets of another type may carry our labels: somebody copied them.
+		FieldSelector: "type=" + string(SecretType),
+	}
+}
+
+// object names what is listed, for errors.
+func (o ListOptions) object() string {
+	if o.Namespace == "" {
+		return "the journal in all namespaces"
+	}
+	return "the journal in namespace " + o.Namespace
+}
+
+// entriesOf are the entries of Secrets, in order; a Secret that is not the
+// journal's is left out.
+func entriesOf(secrets []*corev1.Secret) []Entry {
+	entries := []Entry{}
+	for _, secret := range secrets {
+		if e, err := entryOf(secret); err == nil {
+			entries = append(entries, e)
+		}
+	}
 	order(entries)
-	return entries, nil
+	return entries
 }
 
 // Watch implements Store.

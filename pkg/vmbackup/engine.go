@@ -33,9 +33,15 @@ type Engine interface {
 	PlanDelete(ctx context.Context, req DeleteRequest) (*DeletePlan, error)
 	// Delete removes what the plan names and checks on the target that it is gone.
 	Delete(ctx context.Context, plan *DeletePlan, opts RunOptions) error
-	// Observe fills in how far a running backup or restore is by now, which its
-	// record does not tell. It changes nothing in the cluster.
+	// Observe fills in how far a running backup is by now, which its record does
+	// not tell. It changes nothing in the cluster.
 	Observe(ctx context.Context, backup *Backup) error
+	// FollowBackup tells the progress of a backup that somebody else runs, until
+	// its uploads have ended or ctx ends. It changes nothing in the cluster.
+	FollowBackup(ctx context.Context, ref Ref, sink Sink) error
+	// FollowRestore tells the progress of a restore that somebody else runs,
+	// until its data is there or ctx ends. It changes nothing in the cluster.
+	FollowRestore(ctx context.Context, ref Ref, sink Sink) error
 }
 
 // RunOptions say how an operation is run.
@@ -81,6 +87,12 @@ type Catalog interface {
 	Restores(ctx context.Context, opts ListOptions) ([]Restore, error)
 	// Restore returns one restore, or NotFound.
 	Restore(ctx context.Context, ref Ref) (*Restore, error)
+	// WatchBackups lists from the cluster's records and calls changed with the
+	// list, and again with the whole list after every change, until changed
+	// returns an error, which it returns, or ctx ends.
+	WatchBackups(ctx context.Context, opts ListOptions, changed func([]Backup) error) error
+	// WatchRestores is WatchBackups for restores.
+	WatchRestores(ctx context.Context, opts ListOptions, changed func([]Restore) error) error
 	// WatchBackup calls changed with each new view until it returns true or ctx ends.
 	WatchBackup(ctx context.Context, ref Ref, changed func(*Backup) (done bool)) error
 	// WatchRestore calls changed with each new view until it returns true or ctx ends.

@@ -24,6 +24,15 @@ func (r *restoreRun) followData(ctx context.Context) error {
 	if r.record.DataRestored {
 		return nil
 	}
+	if err := r.watchData(ctx); err != nil {
+		return err
+	}
+	r.record.DataRestored = true
+	return r.save(ctx)
+}
+
+// watchData tells the progress of the volumes' data until all of it is there.
+func (r *restoreRun) watchData(ctx context.Context) error {
 	volumes := r.restore().Status.Volumes
 	names := make([]string, len(volumes))
 	for i, v := range volumes {
@@ -42,11 +51,7 @@ func (r *restoreRun) followData(ctx context.Context) error {
 	err := group.Wait()
 	stop()
 	side.Wait()
-	if err != nil {
-		return err
-	}
-	r.record.DataRestored = true
-	return r.save(ctx)
+	return err
 }
 
 // followVolume waits until one volume is restored and at rest.

@@ -241,7 +241,8 @@ func (r *restoreRun) ensureMachine(ctx context.Context) error {
 		return kube.Error(err, "create", "VirtualMachine "+vm.String())
 	}
 	r.restore().Status.VM = vm.String()
-	return nil
+	// From here on the restore can be followed from anywhere.
+	return r.save(ctx)
 }
 
 // removeSnapshots removes the composed objects; the data that they pointed at stays.

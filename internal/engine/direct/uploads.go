@@ -28,11 +28,31 @@ func (e *Engine) backupsOf(b *vmbackup.Backup) metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: "backup-volume in (" + strings.Join(longhornVolumes(b), ",") + ")"}
 }
 
-// followUploads follows the Longhorn Backups by watch until all have ended.
+// followUploads follows the Longhorn Backups until all have ended, and fails
+// when one of them did.
 func (r *backupRun) followUploads(ctx context.Context) error {
+	if err := r.watchUploads(ctx); err != nil {
+		return err
+	}
+	backup := r.backup()
+	var failures []error
+	for _, v := range backup.Status.Volumes {
+		if v.State == vmbackup.StateFailed {
+			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, v.Message))
+		}
+	}
+	if len(failures) > 0 {
+		return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...)).
+			WithHint("the machine and its earlier backups are untouched; mend the cause, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", backup.Metadata.Name, backup.Metadata.Namespace)
+	}
+	return nil
+}
+
+// watchUploads tells the progress of the Longhorn Backups until all have ended.
+func (r *backupRun) watchUploads(ctx context.Context) error {
 	backup := r.backup()
 	backups := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace), r.engine.backupsOf(backup))
-	err := kube.WatchAll(ctx, backups, "the uploads of backup "+backup.Ref().String(), func(list []*longhornv1.Backup) (bool, error) {
+	return kube.WatchAll(ctx, backups, "the uploads of backup "+backup.Ref().String(), func(list []*longhornv1.Backup) (bool, error) {
 		ended := true
 		for i := range backup.Status.Volumes {
 			v := &backup.Status.Volumes[i]
@@ -46,20 +66,6 @@ func (r *backupRun) followUploads(ctx context.Context) error {
 		}
 		return ended, nil
 	})
-	if err != nil {
-		return err
-	}
-	var failures []error
-	for _, v := range backup.Status.Volumes {
-		if v.State == vmbackup.StateFailed {
-			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, v.Message))
-		}
-	}
-	if len(failures) > 0 {
-		return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...)).
-			WithHint("the machine and its earlier backups are untouched; mend the cause, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", backup.Metadata.Name, backup.Metadata.Namespace)
-	}
-	return nil
 }
 
 // observeUpload brings a volume up to date with Longhorn's Backups and reports
@@ -129,33 +135,6 @@ func bytesOf(s string) int64 {
 		return 0
 	}
 	return n
-}
-
-// Observe fills in how far the uploads of a running backup are.
-func (e *Engine) Observe(ctx context.Context, backup *vmbackup.Backup) error {
-	if backup.Status.Phase != vmbackup.PhaseRunning || backup.Spec.Type != vmbackup.TypeBackup {
-		return nil
-	}
-	record, err := e.records.Record(ctx, backup.Ref(), vmbackup.SourceCluster)
-	if err != nil {
-		return err
-	}
-	state := loadState(record)
-	if !state.cut() {
-		return nil
-	}
-	list, err := e.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(ctx, e.backupsOf(backup))
-	if err != nil {
-		return kube.Error(err, "list", "Backups of Longhorn")
-	}
-	items := make([]*longhornv1.Backup, len(list.Items))
-	for i := range list.Items {
-		items[i] = &list.Items[i]
-	}
-	for i := range backup.Status.Volumes {
-		observeUpload(&backup.Status.Volumes[i], state, items)
-	}
-	return nil
 }
 
 // followImages waits until the backing images below the volumes are on the target.

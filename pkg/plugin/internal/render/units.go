@@ -32,6 +32,9 @@ func size(bytes int64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64), ".0") + " " + units()[unit]
 }
 
+// Bytes is bytes for people: 40 GiB, 1.5 GiB, 512 B.
+func Bytes(bytes int64) string { return size(bytes) }
+
 // speed is bytes a second in three or four digits, so that it does not jitter.
 func speed(perSecond float64) string {
 	value, unit := scale(int64(perSecond))

@@ -1,0 +1,71 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// session is what a command works with: one cluster, seen with the user's rights.
+type session struct {
+	// namespace is the one of -n, or of the kubeconfig's context.
+	namespace string
+	clients   *kube.Clients
+	catalog   vmbackup.Catalog
+	engine    vmbackup.Engine
+}
+
+// newSession connects to the cluster. Nothing is sent yet. Backups are looked for
+// on the backup target of that name.
+func (g *globals) newSession(targetName string) (*session, error) {
+	switch g.engine {
+	case "auto", vmbackup.EngineDirect:
+	default:
+		return nil, invalid("engine %q is neither auto nor %s", g.engine, vmbackup.EngineDirect)
+	}
+	namespace, _, err := g.config.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return nil, kubeconfigError(err)
+	}
+	config, err := g.config.ToRESTConfig()
+	if err != nil {
+		return nil, kubeconfigError(err)
+	}
+	config.WarningHandler = rest.NoWarnings{}
+	config.UserAgent = kube.FieldManager + "/" + g.build.Version
+	clients, err := kube.NewClients(config)
+	if err != nil {
+		return nil, kubeconfigError(err)
+	}
+	store := journal.NewSecrets(clients.Core.CoreV1())
+	open := func(ctx context.Context, name string) (target.Store, error) {
+		bt, err := clients.ReadBackupTarget(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return target.Open(target.Config{URL: bt.URL, Credentials: bt.Credentials})
+	}
+	if targetName == "" {
+		targetName = vmbackup.DefaultTarget
+	}
+	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore)
+	return &session{
+		namespace: namespace, clients: clients, catalog: found,
+		engine: direct.New(clients, store, found, open, g.clock),
+	}, nil
+}
+
+func kubeconfigError(err error) error {
+	return vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "%w", err).AsPreflight().
+		WithHint("check the kubeconfig with: kubectl config get-contexts")
+}

@@ -1,0 +1,127 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"encoding/json"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+)
+
+// versions is what version prints.
+type versions struct {
+	Client clientVersion  `json:"clientVersion"`
+	Server *serverVersion `json:"serverVersion,omitempty"`
+}
+
+type clientVersion struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit"`
+	GoVersion string `json:"goVersion"`
+	Platform  string `json:"platform"`
+}
+
+type serverVersion struct {
+	Kubernetes string `json:"kubernetes"`
+	// KubeVirt and Longhorn are empty when they cannot be read.
+	KubeVirt string `json:"kubevirt,omitempty"`
+	Longhorn string `json:"longhorn,omitempty"`
+}
+
+func (g *globals) newVersion() *cobra.Command {
+	var (
+		clientOnly bool
+		format     string
+	)
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the versions of the plugin, of Kubernetes, KubeVirt and Longhorn",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versions{Client: clientVersion{
+				Version: g.build.Version, Commit: g.build.Commit,
+				GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+			}}
+			switch format {
+			case "", "json", "yaml":
+			default:
+				return usageError(cmd, invalid("output format %q is neither json nor yaml", format))
+			}
+			var serverErr error
+			if !clientOnly {
+				v.Server, serverErr = g.serverVersion(cmd.Context())
+			}
+			if err := g.printVersions(v, format); err != nil {
+				return err
+			}
+			return serverErr
+		},
+	}
+	cmd.Flags().BoolVar(&clientOnly, "client", false, "Only the plugin's own version; no cluster is asked")
+	cmd.Flags().StringVarP(&format, "output", "o", "", "json or yaml")
+	fixed(cmd, "output", "json", "yaml")
+	return cmd
+}
+
+func (g *globals) printVersions(v versions, format string) error {
+	switch format {
+	case "json":
+		raw, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(g.streams.Out, string(raw))
+		return err
+	case "yaml":
+		raw, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = g.streams.Out.Write(raw)
+		return err
+	}
+	text := fmt.Sprintf("Client Version: %s (%s, %s, %s)\n", v.Client.Version, v.Client.Commit, v.Client.GoVersion, v.Client.Platform)
+	if v.Server != nil {
+		unknown := func(s string) string {
+			if s == "" {
+				return "unknown"
+			}
+			return s
+		}
+		text += fmt.Sprintf("Server Version: %s\nKubeVirt Version: %s\nLonghorn Version: %s\n", v.Server.Kubernetes, unknown(v.Server.KubeVirt), unknown(v.Server.Longhorn))
+	}
+	_, err := fmt.Fprint(g.streams.Out, text)
+	return err
+}
+
+// serverVersion asks the cluster. KubeVirt's and Longhorn's versions need rights
+// that a user may lack, and are then left out.
+func (g *globals) serverVersion(ctx context.Context) (*serverVersion, error) {
+	s, err := g.newSession("")
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.clients.Core.Discovery().ServerVersion()
+	if err != nil {
+		return nil, kube.Error(err, "ask for the version of", "the API server")
+	}
+	v := &serverVersion{Kubernetes: info.GitVersion}
+	if list, err := s.clients.KubeVirt.KubevirtV1().KubeVirts(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}); err == nil && len(list.Items) > 0 {
+		v.KubeVirt = list.Items[0].Status.ObservedKubeVirtVersion
+	}
+	setting := &longhornv1.Setting{}
+	if setting, err = s.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
+		v.Longhorn = setting.Value
+	}
+	return v, nil
+}
