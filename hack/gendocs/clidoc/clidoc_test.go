@@ -12,7 +12,7 @@ import (
 
 func tree() *cobra.Command {
 	run := func(*cobra.Command, []string) {}
-	root := &cobra.Command{Use: "tool", Long: "Tool does things."}
+	root := &cobra.Command{Use: "tool", Long: "Tool does things:\n    1  one\n    2  two\n\nAnd no more."}
 	root.PersistentFlags().String("cache", "/somewhere/me/.cache", "folder of the cache")
 	create := &cobra.Command{
 		Use: "create THING", Short: "Make a thing", Aliases: []string{"new"}, Run: run,
@@ -29,7 +29,7 @@ func tree() *cobra.Command {
 func TestRenderShowsTheWholeTreeOnce(t *testing.T) {
 	page := Render(tree(), "/somewhere/me")
 	for _, want := range []string{
-		"# Command line\n\nTool does things.\n",
+		"# Command line\n\nTool does things:\n\n```text\n1  one\n2  two\n```\n\nAnd no more.\n",
 		"- [`tool create`](#tool-create): make a thing\n",
 		"- [`tool list old`](#tool-list-old): VM things of old\n",
 		"## tool create\n\nMake a thing\n\n```console\ntool create THING [flags]\n```\n\nAliases: `new`\n",
