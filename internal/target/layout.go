@@ -30,7 +30,8 @@ func VolumeConfigKey(volume string) string { return VolumePrefix(volume) + "volu
 func BackupsPrefix(volume string) string { return VolumePrefix(volume) + "backups/" }
 
 // BackupConfigKey is the file that describes one backup of a Longhorn volume.
-// Longhorn writes it last: before, the backup is not complete.
+// Longhorn writes it when the upload begins and again when it is complete, so that
+// the file alone does not prove that the backup is whole.
 func BackupConfigKey(volume, backup string) string {
 	return BackupsPrefix(volume) + "backup_" + backup + ".cfg"
 }

@@ -234,7 +234,7 @@ func newRecord(req vmbackup.BackupRequest, c *capture, targetName string, warnin
 	record := &metadata.Record{
 		Operation: newOperation(), VM: c.manifest, Secrets: c.secrets, ConfigMaps: c.configMaps,
 	}
-	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}}
+	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: c.secretsMissing}
 	for _, v := range c.volumes {
 		status.Volumes = append(status.Volumes, v.BackupVolume)
 		record.Claims = append(record.Claims, v.claim)
@@ -276,7 +276,11 @@ func plannedBackup(record *metadata.Record, class *snapshotv1.VolumeSnapshotClas
 			Name: "(named by Longhorn)", Note: "of volume " + v.LonghornVolume + " on target " + backup.Spec.Target,
 		})
 	}
-	for _, key := range []string{metadata.HarvesterBackupKey(ref), metadata.RecordKey(ref)} {
+	keys := []string{metadata.RecordKey(ref)}
+	if !loadState(record).NotForHarvester {
+		keys = append(keys, metadata.HarvesterBackupKey(ref))
+	}
+	for _, key := range keys {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, Kind: vmbackup.KindFile, Name: key, Note: "on target " + backup.Spec.Target})
 	}
 	return objects

@@ -35,6 +35,8 @@ type capture struct {
 	secrets, configMaps       []json.RawMessage
 	secretKeys, configMapKeys []vmbackup.KeyedObject
 	warnings                  []string
+	// secretsMissing is true when the machine refers to a Secret that does not exist.
+	secretsMissing bool
 }
 
 // capturedVolume is one disk to back up.
@@ -134,7 +136,8 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 func (c *capture) keepSecrets(names []string, found []*corev1.Secret) error {
 	for i, s := range found {
 		if s == nil {
-			c.warnings = append(c.warnings, fmt.Sprintf("Secret %q, which the machine refers to, does not exist and is not in the backup", names[i]))
+			c.secretsMissing = true
+			c.warnings = append(c.warnings, fmt.Sprintf("Secret %q, which the machine refers to, does not exist and is not in the backup; Harvester's own controllers could not restore such a backup, so no file for them is written", names[i]))
 			continue
 		}
 		s.APIVersion, s.Kind = "v1", "Secret"

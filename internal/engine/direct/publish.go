@@ -74,19 +74,19 @@ func (r *backupRun) publish(ctx context.Context) error {
 	status.Phase, status.Ready, status.CompletedAt = vmbackup.PhaseReady, true, &now
 	status.Metadata = vmbackup.MetadataStatus{Path: metadata.RecordKey(r.backup().Ref()), State: vmbackup.StateReady}
 
-	harvester, err := metadata.EncodeHarvester(&published)
-	if err != nil {
+	files := map[string][]byte{}
+	if files[metadata.RecordKey(r.backup().Ref())], err = metadata.EncodeRecord(&published); err != nil {
 		return err
 	}
-	own, err := metadata.EncodeRecord(&published)
-	if err != nil {
-		return err
+	if !r.state.NotForHarvester {
+		if files[metadata.HarvesterBackupKey(r.backup().Ref())], err = metadata.EncodeHarvester(&published); err != nil {
+			return err
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return writeChecked(ctx, store, metadata.HarvesterBackupKey(r.backup().Ref()), harvester)
-	})
-	group.Go(func() error { return writeChecked(ctx, store, metadata.RecordKey(r.backup().Ref()), own) })
+	for key, content := range files {
+		group.Go(func() error { return writeChecked(ctx, store, key, content) })
+	}
 	if err := group.Wait(); err != nil {
 		return err
 	}

@@ -25,6 +25,9 @@ type backupState struct {
 	Snapshots map[string]string `json:"snapshots,omitempty"`
 	// Estimates are the bytes that a volume's data takes at most, by its name.
 	Estimates map[string]int64 `json:"estimates,omitempty"`
+	// NotForHarvester is true when the machine refers to a Secret that does not
+	// exist: Harvester's format cannot say that, and no file of its is written.
+	NotForHarvester bool `json:"notForHarvester,omitempty"`
 }
 
 // cut reports whether every volume has its snapshot.
