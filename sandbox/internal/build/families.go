@@ -116,6 +116,8 @@ func Families() []Family {
 			Programs: []Program{
 				{Name: "virt-api", Package: "kubevirt.io/kubevirt/cmd/virt-api"},
 				{Name: "virt-controller", Package: "kubevirt.io/kubevirt/cmd/virt-controller"},
+				{Name: "kubevirt-manifests", Package: "./cmd/kubevirt-manifests"},
+				{Name: "kubevirt-manifests", Package: "./cmd/kubevirt-manifests"},
 			},
 		},
 	}

@@ -36,7 +36,7 @@ func (a *app) execCommand() *cobra.Command {
 				return fmt.Errorf("nsenter (util-linux) is needed: %w", err)
 			}
 			argv := append([]string{"nsenter", "--target", strconv.Itoa(pid),
-				"--mount", "--pid", "--net", "--uts", "--ipc", "--wd=/", "--"}, args[1:]...)
+				"--mount", "--pid", "--net", "--uts", "--ipc", "--"}, args[1:]...)
 			environment := append(instance.BaseEnvironment(i.Dir), "TERM="+os.Getenv("TERM"))
 			return syscall.Exec(nsenter, argv, environment)
 		},

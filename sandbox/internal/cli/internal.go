@@ -12,6 +12,7 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/instance"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin/virthandler"
 )
 
 // dirCommand is a hidden command that works on a state directory: the
@@ -57,6 +58,7 @@ func (a *app) standinCommand() *cobra.Command {
 	}
 	add("kubelet", "Node and pods", standin.RunKubelet)
 	add("frontend", "Volumes without a block device", standin.RunFrontend)
+	add("virthandler", "VMs and their guests", virthandler.Run)
 	cmd.AddCommand(&cobra.Command{
 		Use:   "idle",
 		Short: "Be there under a name that others look for",

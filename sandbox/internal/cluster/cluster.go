@@ -8,8 +8,10 @@ package cluster
 import (
 	"context"
 	"embed"
+	"slices"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/kubevirt"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/manifest"
 )
 
@@ -43,8 +45,11 @@ func Components(env *component.Env) ([]component.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := append(control, storage...)
-	return append(set, snapshots...), nil
+	machines, err := kubevirt.Components(env, controllerManager, clusterObjects, kubelet)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(control, storage, snapshots, machines), nil
 }
 
 // task is a component that runs once to success.

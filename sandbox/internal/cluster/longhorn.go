@@ -12,9 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/build"
@@ -235,12 +238,38 @@ func waitLonghorn(ctx context.Context, env *component.Env) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go syncBackupTarget(ctx, client)
 	_, err = watchfor.State(ctx, client, longhornObject("backuptargets", "default"),
 		func(o *unstructured.Unstructured) (bool, string, error) {
 			available, _, _ := unstructured.NestedBool(o.Object, "status", "available")
 			return available, "not available", nil
 		})
 	return err
+}
+
+// syncBackupTarget asks Longhorn to look at the target now and again until ctx
+// ends: its own first look was before anything could run the engine, and its
+// next is a poll interval away.
+func syncBackupTarget(ctx context.Context, client dynamic.Interface) {
+	const interval = 2 * time.Second
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	target := longhornObject("backuptargets", "default")
+	for {
+		patch := fmt.Appendf(nil, `{"spec":{"syncRequestedAt":%q}}`, time.Now().UTC().Format(time.RFC3339))
+		_, err := client.Resource(target.Resource).Namespace(target.Namespace).
+			Patch(ctx, target.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "sync backup target %s: %v\n", target.Name, err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func longhornObject(resource, name string) watchfor.Object {

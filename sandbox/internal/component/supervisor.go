@@ -23,7 +23,7 @@ const (
 	// A process that ran this long starts its back-off anew.
 	healthyAfter = 30 * time.Second
 	// A process that does not end on SIGTERM is killed after this.
-	stopGrace = 10 * time.Second
+	stopGrace = 5 * time.Second
 )
 
 // ErrUnknown is returned for a component that the supervisor does not run.

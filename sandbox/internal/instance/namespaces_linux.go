@@ -124,5 +124,15 @@ func raiseLoopback(extra [4]byte) error {
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias); err != nil {
 		return fmt.Errorf("add an address to lo: %w", err)
 	}
+	mask, err := unix.NewIfreq("lo:1")
+	if err != nil {
+		return err
+	}
+	if err := mask.SetInet4Addr([]byte{255, 255, 255, 255}); err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFNETMASK, mask); err != nil {
+		return fmt.Errorf("narrow the address of lo: %w", err)
+	}
 	return nil
 }

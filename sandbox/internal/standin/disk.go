@@ -119,14 +119,20 @@ func (d *Disks) Write(ctx context.Context, namespace, pvc string, data io.Reader
 		return err
 	}
 	defer func() { err = errors.Join(err, d.release(context.WithoutCancel(ctx), volume, holder)) }()
+	if err := d.WriteAttached(ctx, volume, data, off, size); err != nil {
+		return fmt.Errorf("PVC %s/%s: %w", namespace, pvc, err)
+	}
+	return nil
+}
+
+// WriteAttached writes size bytes from data at off of a Longhorn volume that
+// the caller holds attached.
+func (d *Disks) WriteAttached(ctx context.Context, volume string, data io.Reader, off, size int64) error {
 	dir, err := d.replicaDir(ctx, volume)
 	if err != nil {
 		return err
 	}
-	if err := longhorndisk.Write(dir, data, off, size); err != nil {
-		return fmt.Errorf("PVC %s/%s: %w", namespace, pvc, err)
-	}
-	return nil
+	return longhorndisk.Write(dir, data, off, size)
 }
 
 // release detaches and, when nobody else holds the volume, waits until it is
@@ -157,18 +163,23 @@ func (d *Disks) SHA256(ctx context.Context, namespace, pvc string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if err := d.checkRestored(ctx, volume); err != nil {
+	sum, err := d.VolumeSHA256(ctx, volume)
+	if err != nil {
 		return "", fmt.Errorf("PVC %s/%s: %w", namespace, pvc, err)
+	}
+	return sum, nil
+}
+
+// VolumeSHA256 is SHA256 for a Longhorn volume.
+func (d *Disks) VolumeSHA256(ctx context.Context, volume string) (string, error) {
+	if err := d.checkRestored(ctx, volume); err != nil {
+		return "", err
 	}
 	dir, err := d.replicaDir(ctx, volume)
 	if err != nil {
 		return "", err
 	}
-	sum, err := longhorndisk.SHA256(dir)
-	if err != nil {
-		return "", fmt.Errorf("PVC %s/%s: %w", namespace, pvc, err)
-	}
-	return sum, nil
+	return longhorndisk.SHA256(dir)
 }
 
 // checkRestored fails as long as a volume made from a backup has not got its data.

@@ -88,6 +88,14 @@ func (k *Kubelet) bind(ctx context.Context, pod *corev1.Pod) error {
 
 // finish ends the process and lets the object go, as a kubelet does once all containers are down.
 func (k *Kubelet) finish(ctx context.Context, key string, pod *corev1.Pod) error {
+	// The guest of a launcher is ended by the stand-in of virt-handler, within
+	// the grace period that the deletion time includes.
+	if pod.Labels["kubevirt.io"] == "virt-launcher" && pod.Status.Phase == corev1.PodRunning {
+		if left := time.Until(pod.DeletionTimestamp.Time); left > 0 {
+			k.queue.AddAfter(key, left)
+			return nil
+		}
+	}
 	grace := time.Duration(0)
 	if pod.DeletionGracePeriodSeconds != nil {
 		grace = time.Duration(*pod.DeletionGracePeriodSeconds) * time.Second
