@@ -1,0 +1,131 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// claimNames chooses the claims' names: the old ones where they are free.
+func (e *Engine) claimNames(ctx context.Context, record *metadata.Record, n *renaming) (map[string]string, error) {
+	names := map[string]string{}
+	for _, v := range record.Backup.Status.Volumes {
+		name := v.PVC
+		if n.renamed() {
+			name = shorten(n.to.Name+"-"+v.Name, 253)
+		}
+		_, err := e.clients.Core.CoreV1().PersistentVolumeClaims(n.to.Namespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			name = shorten(name+"-"+n.operation, 253)
+		case !apierrors.IsNotFound(err):
+			return nil, kube.Error(err, "read", "PersistentVolumeClaim "+n.to.Namespace+"/"+name)
+		}
+		names[v.PVC] = name
+	}
+	return names, nil
+}
+
+// plannedObjects is what planObjects decided.
+type plannedObjects struct {
+	names   map[string]string
+	create  []json.RawMessage
+	planned []vmbackup.PlannedObject
+}
+
+// planObjects chooses the names of Secrets or ConfigMaps: a machine under its old
+// name shares an object that is there with the same content; in every other case
+// it gets its own.
+func (e *Engine) planObjects(ctx context.Context, backedUp []json.RawMessage, n *renaming, kind string, read func(ctx context.Context, namespace, name string) (*metadata.Manifest, error)) (*plannedObjects, error) {
+	result := &plannedObjects{names: map[string]string{}}
+	for _, raw := range backedUp {
+		old, err := metadata.ParseManifest(raw)
+		if err != nil {
+			return nil, fmt.Errorf("a %s of backup %s: %w", kind, n.backup, err)
+		}
+		name := old.Metadata.Name
+		if n.renamed() {
+			name = shorten(n.to.Name+"-"+old.Metadata.Name, 253)
+		}
+		have, err := read(ctx, n.to.Namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		if have != nil && !n.renamed() && sameContent(old, have) {
+			result.names[old.Metadata.Name] = name
+			result.planned = append(result.planned, vmbackup.PlannedObject{Action: vmbackup.ActionUse, APIVersion: "v1", Kind: kind, Namespace: n.to.Namespace, Name: name, Note: "is there already with the same content"})
+			continue
+		}
+		if have != nil {
+			name = shorten(name+"-"+n.operation, 253)
+		}
+		manifest, err := restoredObject(raw, name, n)
+		if err != nil {
+			return nil, err
+		}
+		result.names[old.Metadata.Name] = name
+		result.create = append(result.create, manifest)
+		result.planned = append(result.planned, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: kind, Namespace: n.to.Namespace, Name: name})
+	}
+	return result, nil
+}
+
+func (e *Engine) readSecret(ctx context.Context, namespace, name string) (*metadata.Manifest, error) {
+	s, err := e.clients.Core.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, kube.Error(err, "read", "Secret "+namespace+"/"+name)
+	}
+	s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
+	return manifestOf(s)
+}
+
+func (e *Engine) readConfigMap(ctx context.Context, namespace, name string) (*metadata.Manifest, error) {
+	m, err := e.clients.Core.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, kube.Error(err, "read", "ConfigMap "+namespace+"/"+name)
+	}
+	m.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
+	return manifestOf(m)
+}
+
+func manifestOf(object any) (*metadata.Manifest, error) {
+	raw, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	return metadata.ParseManifest(raw)
+}
+
+// sameContent compares everything but the objects' metadata.
+func sameContent(a, b *metadata.Manifest) bool {
+	decode := func(m *metadata.Manifest) map[string]any {
+		fields := map[string]any{}
+		for key, raw := range m.Fields {
+			var value any
+			if json.Unmarshal(raw, &value) == nil {
+				fields[key] = value
+			}
+		}
+		return fields
+	}
+	return slices.Equal(slices.Sorted(maps.Keys(a.Fields)), slices.Sorted(maps.Keys(b.Fields))) && reflect.DeepEqual(decode(a), decode(b))
+}
