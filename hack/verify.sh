@@ -57,7 +57,7 @@ check "no machine paths or registry hosts" "$foreign"
 
 # Relative links of the documents lead somewhere.
 dead=$(for f in $(tracked '*.md'); do
-  grep -oE '\]\([^)#: ]+[)#]' "$f" | sed -E 's/^\]\(//; s/[)#]$//' | while read -r link; do
+  { grep -oE '\]\([^)#: ]+[)#]' "$f" || true; } | sed -E 's/^\]\(//; s/[)#]$//' | while read -r link; do
     [ -e "$(dirname "$f")/$link" ] || echo "$f: $link"
   done
 done)
