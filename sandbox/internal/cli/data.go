@@ -8,17 +8,51 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/longhorndisk"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/seed"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin"
 )
 
-func (a *app) seedCommand() *cobra.Command { return &cobra.Command{Use: "seed"} }
+func (a *app) seedCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "seed",
+		Short: "Make the virtual machines of the demonstration, with known disks",
+		Long: `Make the virtual machines of the demonstration in namespace demo: web and db
+(running) and legacy (stopped), with secrets, disks of known content and an
+empty namespace restored. Prints the checksum of every disk. Run again, it
+changes nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			cfg, env, err := a.client()
+			if err != nil {
+				return err
+			}
+			disks, err := seed.Run(ctx, cfg, env, a.err)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
+			for _, d := range disks {
+				fmt.Fprintf(w, "%s/%s\t%s\n", d.Namespace, d.Name, d.SHA256)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this")
+	return cmd
+}
 
 func (a *app) diskCommand() *cobra.Command {
 	var timeout time.Duration
@@ -28,14 +62,14 @@ func (a *app) diskCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().DurationVar(&timeout, "timeout", 2*time.Minute, "give up after this")
 
-	var seed string
+	var from string
 	var size, offset int64
 	write := &cobra.Command{
 		Use:   "write NAMESPACE/PVC --seed SEED --size BYTES [--offset BYTES]",
 		Short: "Write bytes that follow from a seed to a disk",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if seed == "" || size <= 0 {
+			if from == "" || size <= 0 {
 				return errors.New("--seed and a positive --size are needed")
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
@@ -44,10 +78,10 @@ func (a *app) diskCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return disks.Write(ctx, namespace, pvc, longhorndisk.Random(seed), offset, size)
+			return disks.Write(ctx, namespace, pvc, longhorndisk.Random(from), offset, size)
 		},
 	}
-	write.Flags().StringVar(&seed, "seed", "", "where the bytes come from: the same seed gives the same bytes")
+	write.Flags().StringVar(&from, "seed", "", "where the bytes come from: the same seed gives the same bytes")
 	write.Flags().Int64Var(&size, "size", 0, "how many bytes")
 	write.Flags().Int64Var(&offset, "offset", 0, "where, in bytes from the start of the disk")
 
@@ -83,15 +117,7 @@ func (a *app) disk(arg string) (disks *standin.Disks, namespace, pvc string, err
 	if !ok || namespace == "" || pvc == "" {
 		return nil, "", "", fmt.Errorf("%q: say NAMESPACE/PVC", arg)
 	}
-	i, err := a.instance()
-	if err != nil {
-		return nil, "", "", err
-	}
-	env, err := i.Env()
-	if err != nil {
-		return nil, "", "", err
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", i.Kubeconfig())
+	cfg, env, err := a.client()
 	if err != nil {
 		return nil, "", "", err
 	}
@@ -100,4 +126,22 @@ func (a *app) disk(arg string) (disks *standin.Disks, namespace, pvc string, err
 		return nil, "", "", err
 	}
 	return standin.NewDisks(client, env), namespace, pvc, nil
+}
+
+// client is the administrator's way into the instance that --name means.
+func (a *app) client() (*rest.Config, *component.Env, error) {
+	i, err := a.instance()
+	if err != nil {
+		return nil, nil, err
+	}
+	env, err := i.Env()
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", i.Kubeconfig())
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.QPS, cfg.Burst = 50, 100
+	return cfg, env, nil
 }
