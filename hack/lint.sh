@@ -14,7 +14,9 @@ linter=$(hack/tool.sh hack/tools github.com/golangci/golangci-lint/v2/cmd/golang
 
 # As make builds, so that the linter finds the dependencies in the build cache.
 export CGO_ENABLED=0 GOFLAGS='-buildvcs=false -trimpath'
+failed=0
 for module in . sandbox; do
   echo "golangci-lint: module $module"
-  (cd "$module" && "$linter" run --config "$root/.golangci.yml" "$@" ./...)
+  (cd "$module" && "$linter" run --config "$root/.golangci.yml" "$@" ./...) || failed=1
 done
+exit "$failed"
