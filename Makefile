@@ -47,6 +47,7 @@ test: ## check everything, cheap failures first: what CI runs
 	@$(STAGE) krew          hack/verify-krew.sh
 	@$(STAGE) sandbox-build $(MAKE) --no-print-directory sandbox-build
 	@$(STAGE) e2e           $(MAKE) --no-print-directory e2e
+	@$(STAGE) demo          hack/demo.sh
 
 .PHONY: unit
 unit: ## run the unit tests of both modules under the race detector
