@@ -117,7 +117,6 @@ func Families() []Family {
 				{Name: "virt-api", Package: "kubevirt.io/kubevirt/cmd/virt-api"},
 				{Name: "virt-controller", Package: "kubevirt.io/kubevirt/cmd/virt-controller"},
 				{Name: "kubevirt-manifests", Package: "./cmd/kubevirt-manifests"},
-				{Name: "kubevirt-manifests", Package: "./cmd/kubevirt-manifests"},
 			},
 		},
 	}
