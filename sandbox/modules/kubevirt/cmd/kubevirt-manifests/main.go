@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	goruntime "runtime"
 
 	corev1 "k8s.io/api/core/v1"
 	extv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -137,7 +138,10 @@ func kubeVirt(namespace string) runtime.Object {
 				},
 			},
 		},
-		Status: virtv1.KubeVirtStatus{Phase: virtv1.KubeVirtPhaseDeployed},
+		Status: virtv1.KubeVirtStatus{
+			Phase:               virtv1.KubeVirtPhaseDeployed,
+			DefaultArchitecture: goruntime.GOARCH,
+		},
 	}
 }
 
