@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,8 +62,7 @@ func measureBackups(ctx context.Context, p *programs, s *sandbox, r *report) err
 	runs := map[int]backupRun{}
 	for _, volumes := range []int{1, 4, 8, 16} {
 		vm := fmt.Sprintf("vm-%d", volumes)
-		if _, err := s.run(ctx, "seed", "--namespace", benchNamespace, "--vm", vm,
-			"--volumes", strconv.Itoa(volumes), "--size", "16Mi"); err != nil {
+		if err := s.makeMachine(ctx, vm, volumes); err != nil {
 			return err
 		}
 		run, err := s.backup(ctx, p, proxy, vm)

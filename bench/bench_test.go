@@ -15,10 +15,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 func TestProxyCountsWhatAClientAsks(t *testing.T) {
@@ -53,11 +56,11 @@ func TestProxyCountsWhatAClientAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	watch, err := client.CoreV1().Secrets("a").Watch(t.Context(), metav1.ListOptions{})
+	watching, err := client.CoreV1().Secrets("a").Watch(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	watch.Stop()
+	watching.Stop()
 
 	got := summarize(proxy.reset())
 	want := requestCount{Total: 4, MostReads: 3, MostRead: "/api/v1/namespaces/a/secrets"}
@@ -181,6 +184,27 @@ func TestReadBackupTakesOneOrAListOfOne(t *testing.T) {
 		if _, err := readBackup([]byte(text)); err == nil {
 			t.Errorf("%s is taken for a backup", text)
 		}
+	}
+}
+
+func TestWaitForTheAgentTakesOnlyARunningGuest(t *testing.T) {
+	instance := func(phase kubevirtv1.VirtualMachineInstancePhase, agent corev1.ConditionStatus) *kubevirtv1.VirtualMachineInstance {
+		return &kubevirtv1.VirtualMachineInstance{Status: kubevirtv1.VirtualMachineInstanceStatus{
+			Phase:      phase,
+			Conditions: []kubevirtv1.VirtualMachineInstanceCondition{{Type: kubevirtv1.VirtualMachineInstanceAgentConnected, Status: agent}},
+		}}
+	}
+	early := watch.NewFakeWithChanSize(2, false)
+	early.Add(instance(kubevirtv1.Scheduling, corev1.ConditionTrue))
+	early.Modify(instance(kubevirtv1.Running, corev1.ConditionFalse))
+	early.Stop()
+	if err := untilAgentAnswers(t.Context(), early, "vm"); err == nil {
+		t.Error("a guest whose agent never answered is taken for ready")
+	}
+	ready := watch.NewFakeWithChanSize(1, false)
+	ready.Add(instance(kubevirtv1.Running, corev1.ConditionTrue))
+	if err := untilAgentAnswers(t.Context(), ready, "vm"); err != nil {
+		t.Error(err)
 	}
 }
 

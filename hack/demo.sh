@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 
 keep=${1-}
 began=$SECONDS
+scratch=$(mktemp -d)
 sandbox() { bin/sandbox --name demo "$@"; }
 
 if [ -t 1 ] && [ -z "${NO_COLOR-}" ]; then
@@ -36,6 +37,7 @@ finish() {
   if [ "$code" -ne 0 ]; then
     sandbox status 2>/dev/null | awk 'NR == 1 || $3 != "ready"' >&2 || true
   fi
+  rm -rf "$scratch"
   if [ "$keep" = --keep ]; then
     echo "the sandbox is left running; end it with: bin/sandbox --name demo down"
   else
@@ -56,63 +58,61 @@ say "Start a sandbox" \
   "backup target, all plain processes on this machine. docs/sandbox.md says what" \
   "is real and what is a stand-in."
 run sandbox up
-KUBECONFIG=$(mktemp)
-export KUBECONFIG
+export KUBECONFIG=$scratch/kubeconfig
 sandbox kubeconfig >"$KUBECONFIG"
 
-say "Make a virtual machine" \
-  "Two disks on Longhorn with data on them, cloud-init in a Secret; it runs."
-run sandbox seed --namespace shop --vm web --volumes 2 --size 64Mi
-run kubectl get virtualmachines,persistentvolumeclaims,secrets -n shop
+say "Make some virtual machines" \
+  "web and db run, legacy is switched off; their disks lie on Longhorn and hold data." \
+  "The checksums are read below Longhorn, where the plugin has no part."
+run sandbox seed | tee "$scratch/disks"
+run kubectl get virtualmachines,persistentvolumeclaims,secrets -n demo -l app=web
 
-say "Remember what is on the disks" \
-  "The sandbox reads them below Longhorn, where the plugin has no part."
-mapfile -t claims < <(kubectl get pvc -n shop -o name | cut -d/ -f2)
-declare -A before
-for claim in "${claims[@]}"; do
-  before[$claim]=$(sandbox disk sha256 "shop/$claim")
-  printf '   %s  %s\n' "${before[$claim]}" "$claim"
-done
-
-say "See what a backup would do" "A plan changes nothing."
-run kubectl vmbackup create web -n shop --name web-monday --dry-run=client
-
-say "Back the machine up" \
-  "The guest's file systems are frozen, all disks are snapshotted at once, the guest" \
+say "Back one of them up" \
+  "The guest's file systems are frozen, its disks are snapshotted at once, the guest" \
   "goes on, Longhorn uploads; then the target itself is asked what lies there."
-run kubectl vmbackup create web -n shop --name web-monday
+run kubectl vmbackup create web -n demo --name web-monday
 
 say "Look at the backup"
-run kubectl vmbackup list -n shop
-run kubectl vmbackup describe web-monday -n shop
+run kubectl vmbackup list -n demo
+run kubectl vmbackup describe web-monday -n demo
 
-say "Lose the data" "Every disk of the machine is overwritten."
-for claim in "${claims[@]}"; do
-  run sandbox disk write "shop/$claim" --seed accident --size 1048576
+say "Lose the data" "Both disks of the machine are overwritten."
+for claim in web-root web-content; do
+  run sandbox disk write "demo/$claim" --seed accident --size 1048576
 done
+
+say "See what a restore would do" "A plan changes nothing."
+run kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy --dry-run=client
 
 say "Restore into another namespace, under another name" \
   "The machine that exists is not touched."
-run kubectl create namespace shop-test
-run kubectl vmbackup restore web-monday -n shop --to-namespace shop-test --to-name web-copy
-run kubectl get virtualmachines,persistentvolumeclaims,secrets -n shop-test
+run kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy
+run kubectl get virtualmachines,persistentvolumeclaims,secrets -n restored
 
-say "Compare the bytes" "The restored disks against what was on the originals at the time of the backup."
+say "Compare the bytes" \
+  "The restored disks against what was on the originals at the time of the backup."
+kubectl vmbackup list restores -n restored \
+  -o jsonpath='{range .items[0].status.volumes[*]}{.sourcePVC} {.pvc}{"\n"}{end}' >"$scratch/volumes"
 compared=0
-while IFS='=' read -r source restored; do
-  after=$(sandbox disk sha256 "shop-test/$restored")
-  printf '   %s  %s (from %s)\n' "$after" "$restored" "$source"
-  [ "$after" = "${before[$source]}" ] || fail "shop-test/$restored differs from shop/$source as it was: ${before[$source]}"
+while read -r source restored; do
+  before=$(awk -v disk="demo/$source" '$1 == disk {print $2}' "$scratch/disks")
+  now=$(sandbox disk sha256 "demo/$source")
+  after=$(sandbox disk sha256 "restored/$restored")
+  printf '\n   demo/%-24s at the backup  %s\n' "$source" "$before"
+  printf '   demo/%-24s now            %s\n' "$source" "$now"
+  printf '   restored/%-20s now            %s\n' "$restored" "$after"
+  [ "$now" != "$before" ] || fail "demo/$source was not overwritten, so the comparison proves nothing"
+  [ "$after" = "$before" ] || fail "restored/$restored is not what demo/$source was"
   compared=$((compared + 1))
-done < <(kubectl vmbackup list restores -n shop-test \
-  -o jsonpath='{range .items[0].status.volumes[*]}{.sourcePVC}={.pvc}{"\n"}{end}')
-[ "$compared" -eq ${#claims[@]} ] || fail "$compared disks were compared, the machine has ${#claims[@]}"
-now=$(sandbox disk sha256 "shop/${claims[0]}")
-[ "$now" != "${before[${claims[0]}]}" ] || fail "the original was not overwritten, so the comparison proves nothing"
-echo "   All $compared disks are byte for byte what was backed up."
+done <"$scratch/volumes"
+[ "$compared" -eq 2 ] || fail "$compared disks were compared, the machine has 2"
+secret() { kubectl get secret "$2" -n "$1" -o jsonpath='{.data.userdata}' | sha256sum; }
+[ "$(secret demo web-cloud-init)" = "$(secret restored web-cloud-init)" ] || fail "the cloud-init secret differs"
+printf '\n   Both disks and the cloud-init secret are byte for byte what was backed up.\n'
 
-say "Delete the backup" "The data on the target goes too, after a question on a terminal; --yes answers it."
-run kubectl vmbackup delete web-monday -n shop --yes
-run kubectl vmbackup list -n shop
+say "Delete the backup" \
+  "Its data on the target goes too. On a terminal the command asks first; --yes answers."
+run kubectl vmbackup delete web-monday -n demo --yes
+run kubectl vmbackup list -n demo
 
 printf '\n%sDone in %d s.%s\n' "$strong" "$((SECONDS - began))" "$plain"
