@@ -21,6 +21,8 @@ import (
 type Builder struct {
 	// Modules is the directory with one module directory a family (sandbox/modules).
 	Modules string
+	// Families is what to build; see Families.
+	Families []Family
 	// Cache holds the entries, <family>-<key>/{bin,share}, and the build logs.
 	Cache string
 	// Out receives the progress, one line a fact.
@@ -47,7 +49,7 @@ func (b *Builder) Entries(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	entries := map[string]string{}
-	for _, f := range Families() {
+	for _, f := range b.Families {
 		entry, err := b.entry(f, toolchain)
 		if err != nil {
 			return nil, err
@@ -72,9 +74,8 @@ func (b *Builder) Build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	families := Families()
-	for i, f := range families {
-		label := fmt.Sprintf("[%d/%d] %s", i+1, len(families), f.Name)
+	for i, f := range b.Families {
+		label := fmt.Sprintf("[%d/%d] %s", i+1, len(b.Families), f.Name)
 		entry, err := b.entry(f, toolchain)
 		if err != nil {
 			return err

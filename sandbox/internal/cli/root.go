@@ -91,7 +91,12 @@ func (a *app) builder() (*build.Builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &build.Builder{Modules: filepath.Join(repo, "sandbox", "modules"), Cache: cache, Out: a.err}, nil
+	return &build.Builder{
+		Modules:  filepath.Join(repo, "sandbox", "modules"),
+		Families: build.Families(),
+		Cache:    cache,
+		Out:      a.err,
+	}, nil
 }
 
 // instance is the one that --name means.
