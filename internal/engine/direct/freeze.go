@@ -20,9 +20,12 @@ type guest struct {
 	run     *backupRun
 	running bool
 	// frozen is true once the guest has agreed to stand still.
-	frozen           bool
-	frozenAt, thawed time.Time
-	warnings         []string
+	frozen   bool
+	frozenAt time.Time
+	// cutAt is when the last snapshot was cut and the thaw began, thawed when the
+	// guest runs again: a thaw that is slow or fails comes after the snapshots.
+	cutAt, thawed time.Time
+	warnings      []string
 }
 
 // freeze freezes the guest's file systems as the backup's quiesce policy says.
@@ -74,6 +77,7 @@ func (g *guest) thaw(ctx context.Context) {
 	if !g.frozen || !g.thawed.IsZero() {
 		return
 	}
+	g.cutAt = g.run.engine.clock()
 	err := g.unfreeze(ctx)
 	g.thawed = g.run.engine.clock()
 	if err != nil {
@@ -99,10 +103,11 @@ func (g *guest) consistency() (vmbackup.Consistency, float64) {
 	case !g.frozen:
 		return vmbackup.ConsistencyCrash, 0
 	}
-	window := g.thawed.Sub(g.frozenAt)
-	if window >= g.run.state.FreezeTimeout {
-		// The guest's own deadline came first: the last snapshots were cut after it.
-		return vmbackup.ConsistencyCrash, g.run.state.FreezeTimeout.Seconds()
+	// The guest stands still no longer than its own deadline.
+	stood := min(g.thawed.Sub(g.frozenAt), g.run.state.FreezeTimeout)
+	if g.cutAt.Sub(g.frozenAt) >= g.run.state.FreezeTimeout {
+		// That deadline came first: the last snapshots were cut after it.
+		return vmbackup.ConsistencyCrash, stood.Seconds()
 	}
-	return vmbackup.ConsistencyApplication, window.Seconds()
+	return vmbackup.ConsistencyApplication, stood.Seconds()
 }
