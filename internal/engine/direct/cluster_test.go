@@ -1,0 +1,462 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	snapshotfake "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned/fake"
+	snapshotscheme "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned/scheme"
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	longhornfake "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/fake"
+	longhornscheme "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/scheme"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	corefake "k8s.io/client-go/kubernetes/fake"
+	corescheme "k8s.io/client-go/kubernetes/scheme"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+const gib = int64(1) << 30
+
+// cluster is an API server with what KubeVirt, the CSI snapshot controllers and
+// Longhorn do on it, as far as the engine sees it. It lives in a synctest bubble:
+// delays cost nothing and everything that happens in one second happens in order.
+type cluster struct {
+	*apiServer
+	vms     *machines
+	journal journal.Store
+	store   *loggedStore
+	engine  *Engine
+	events  *recorder
+
+	mu sync.Mutex
+	// cutTakes is how long Longhorn takes for a snapshot, by claim; a negative one is never cut.
+	cutTakes map[string]time.Duration
+	// uploadFails is the error of the upload of a Longhorn volume.
+	uploadFails map[string]string
+	// uploadTakes is how long every upload takes.
+	uploadTakes time.Duration
+	// loses makes Longhorn call backups complete that are not on the target.
+	loses bool
+	// keeps makes Longhorn forget deleted backups without deleting their data.
+	keeps bool
+	// restoreFails is the message of the failed restore of every volume.
+	restoreFails string
+	// forgets makes Longhorn drop its list of backups.
+	listed  map[string]*longhornv1.Backup
+	backups int
+	// openErr is the error of opening the target.
+	openErr error
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{
+		apiServer: newAPIServer(t), events: &recorder{},
+		cutTakes: map[string]time.Duration{}, uploadFails: map[string]string{}, uploadTakes: 2 * time.Second,
+		listed: map[string]*longhornv1.Backup{},
+	}
+	c.journal = &loggedJournal{Store: journal.NewMemory(), api: c.apiServer}
+	c.store = &loggedStore{Store: target.NewMemory(time.Now), api: c.apiServer}
+	core, snapshot, longhorn := &corefake.Clientset{}, &snapshotfake.Clientset{}, &longhornfake.Clientset{}
+	c.serve(&core.Fake, corescheme.Scheme)
+	c.serve(&snapshot.Fake, snapshotscheme.Scheme)
+	c.serve(&longhorn.Fake, longhornscheme.Scheme)
+	c.vms = newMachines(c.apiServer)
+	open := func(_ context.Context, name string) (target.Store, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if name != vmbackup.DefaultTarget {
+			return nil, vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longhorn has no backup target %q", name)
+		}
+		return c.store, c.openErr
+	}
+	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms}
+	records := catalog.New(c.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore)
+	c.engine = New(clients, c.journal, records, open, time.Now)
+	c.after = append(c.after, c.react)
+
+	for _, name := range []string{"demo", "other"} {
+		c.put("namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+	c.put("storageclasses", &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "longhorn"}, Provisioner: Driver})
+	c.put("backuptargets", &longhornv1.BackupTarget{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: vmbackup.DefaultTarget}})
+	return c
+}
+
+// disk brings in a claim with its PersistentVolume and its Longhorn volume.
+func (c *cluster) disk(namespace, name string, size int64) {
+	volume := "pvc-" + name
+	class := "longhorn"
+	c.put("persistentvolumeclaims", &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"tier": "gold"}, Annotations: map[string]string{"pv.kubernetes.io/bind-completed": "yes"}},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}, StorageClassName: &class, VolumeName: volume,
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(size, resource.BinarySI)}},
+		},
+		Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+	})
+	c.persistentVolume(volume)
+	c.put("volumes", &longhornv1.Volume{
+		ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume},
+		Spec:       longhornv1.VolumeSpec{Size: size, BackupTargetName: vmbackup.DefaultTarget},
+		Status:     longhornv1.VolumeStatus{ActualSize: size / 2},
+	})
+}
+
+func (c *cluster) persistentVolume(volume string) {
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: volume}}
+	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: Driver, VolumeHandle: volume}
+	c.put("persistentvolumes", pv)
+}
+
+// web is the machine of most tests: two disks, a cloud-init secret, a config map.
+var web = vmbackup.Ref{Namespace: "demo", Name: "web"}
+
+const webManifest = `{
+  "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+  "metadata": {"name": "web", "namespace": "demo", "labels": {"app": "web"}, "annotations": {"note": "keep"}},
+  "spec": {
+    "runStrategy": "Always", "fieldOfTheFuture": {"answer": 42},
+    "template": {
+      "metadata": {"labels": {"kubevirt.io/vm": "web"}},
+      "spec": {
+        "domain": {"devices": {"interfaces": [{"name": "default", "macAddress": "02:00:00:00:00:01", "masquerade": {}}]}},
+        "volumes": [
+          {"name": "root", "persistentVolumeClaim": {"claimName": "web-root"}},
+          {"name": "data", "dataVolume": {"name": "web-data"}},
+          {"name": "cloudinit", "cloudInitNoCloud": {"secretRef": {"name": "web-init"}}},
+          {"name": "conf", "configMap": {"name": "web-conf"}}
+        ]
+      }
+    }
+  }
+}`
+
+// addWeb brings the machine in, running with a guest agent.
+func (c *cluster) addWeb() {
+	c.t.Helper()
+	c.addMachine(webManifest)
+	c.disk("demo", "web-root", 10*gib)
+	c.disk("demo", "web-data", 20*gib)
+	c.put("secrets", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-init"}, Data: map[string][]byte{"userdata": []byte("#cloud-config\n")}})
+	c.put("configmaps", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web-conf"}, Data: map[string]string{"port": "8080"}})
+	c.vms.run(web, true)
+}
+
+func (c *cluster) addMachine(manifest string) {
+	c.t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal([]byte(manifest), &object); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := c.vms.add(object); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// react is what the controllers do about a change.
+func (c *cluster) react(verb, kind string, object runtime.Object) {
+	switch o := object.(type) {
+	case *snapshotv1.VolumeSnapshot:
+		if verb == "create" && o.Spec.Source.PersistentVolumeClaimName != nil {
+			c.snapshot(o)
+		}
+	case *corev1.PersistentVolumeClaim:
+		if verb == "create" && o.Spec.DataSource != nil {
+			time.AfterFunc(100*time.Millisecond, func() { c.provision(o) })
+		}
+	case *longhornv1.Backup:
+		if verb == "update" && o.DeletionTimestamp != nil {
+			time.AfterFunc(500*time.Millisecond, func() { c.purge(o) })
+		}
+	case *longhornv1.BackupTarget:
+		if verb == "update" && !o.Spec.SyncRequestedAt.IsZero() {
+			time.AfterFunc(time.Second, c.relist)
+		}
+	case *kubevirtv1.VirtualMachine:
+		if verb == "update" && o.Spec.RunStrategy != nil && *o.Spec.RunStrategy == kubevirtv1.RunStrategyAlways && !o.Status.Ready {
+			time.AfterFunc(time.Second, func() {
+				edit(c.apiServer, "virtualmachines", o.Namespace, o.Name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready = true })
+			})
+		}
+	}
+	_ = kind
+}
+
+// snapshot is the work of the CSI controllers and of Longhorn on a new VolumeSnapshot.
+func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
+	claim := *s.Spec.Source.PersistentVolumeClaimName
+	volume := "pvc-" + claim
+	content := "snapcontent-" + string(s.UID)
+	name := "snapshot-" + string(s.UID)
+	c.mu.Lock()
+	takes, slow := c.cutTakes[claim]
+	c.mu.Unlock()
+	if !slow {
+		takes = 300 * time.Millisecond
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		c.put("volumesnapshotcontents", &snapshotv1.VolumeSnapshotContent{
+			ObjectMeta: metav1.ObjectMeta{Name: content},
+			Spec:       snapshotv1.VolumeSnapshotContentSpec{Driver: Driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain},
+		})
+		edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) {
+			s.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: &content}
+			if takes < 0 {
+				message := "rpc error: code = DeadlineExceeded"
+				s.Status.Error = &snapshotv1.VolumeSnapshotError{Message: &message}
+			}
+		})
+	})
+	if takes < 0 {
+		return
+	}
+	time.AfterFunc(takes, func() {
+		if !c.has("volumesnapshots", s.Namespace, s.Name) {
+			return
+		}
+		// Longhorn makes the object first and cuts then.
+		made := c.put("snapshots", &longhornv1.Snapshot{ObjectMeta: metav1.ObjectMeta{
+			Namespace: kube.LonghornNamespace, Name: name, Labels: map[string]string{"longhornvolume": volume},
+		}, Spec: longhornv1.SnapshotSpec{Volume: volume}}).(*longhornv1.Snapshot)
+		made.Status.ReadyToUse, made.Status.CreationTime = true, time.Now().UTC().Format(time.RFC3339)
+		c.put("snapshots", made)
+		if c.classType(*s.Spec.VolumeSnapshotClassName) == "snap" {
+			ready := true
+			edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) { s.Status.ReadyToUse = &ready })
+			return
+		}
+		c.upload(volume, name)
+	})
+}
+
+func (c *cluster) classType(name string) string {
+	for _, o := range c.all("volumesnapshotclasses") {
+		if class := o.(*snapshotv1.VolumeSnapshotClass); class.Name == name {
+			return class.Parameters["type"]
+		}
+	}
+	return "class " + name + " is missing"
+}
+
+// upload is Longhorn's backup of a snapshot.
+func (c *cluster) upload(volume, snapshot string) {
+	c.mu.Lock()
+	c.backups++
+	name := fmt.Sprintf("backup-%016x", c.backups)
+	why, takes, loses := c.uploadFails[volume], c.uploadTakes, c.loses
+	c.mu.Unlock()
+	b := &longhornv1.Backup{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: kube.LonghornNamespace, Name: name, Finalizers: []string{"longhorn.io"},
+			Labels: map[string]string{"backup-volume": volume, "backup-target": vmbackup.DefaultTarget},
+		},
+		Spec: longhornv1.BackupSpec{SnapshotName: snapshot},
+	}
+	c.put("backups", b)
+	step := func(after time.Duration, f func(*longhornv1.Backup)) {
+		time.AfterFunc(after, func() {
+			edit(c.apiServer, "backups", kube.LonghornNamespace, name, func(b *longhornv1.Backup) {
+				if b.DeletionTimestamp == nil {
+					f(b)
+				}
+			})
+		})
+	}
+	step(takes/2, func(b *longhornv1.Backup) {
+		b.Status.State, b.Status.Progress, b.Status.SnapshotName, b.Status.VolumeName = longhornv1.BackupStateInProgress, 50, snapshot, volume
+	})
+	step(takes, func(b *longhornv1.Backup) {
+		if why != "" {
+			b.Status.State, b.Status.Error = longhornv1.BackupStateError, why
+			return
+		}
+		b.Status.State, b.Status.Progress = longhornv1.BackupStateCompleted, 100
+		b.Status.Size, b.Status.NewlyUploadedDataSize = "2097152", "1048576"
+		if !loses {
+			c.write(target.BackupConfigKey(volume, name))
+		}
+		c.mu.Lock()
+		c.listed[name] = b.DeepCopy()
+		c.mu.Unlock()
+	})
+}
+
+func (c *cluster) write(key string) {
+	if err := c.store.Store.Put(c.t.Context(), key, []byte("{}")); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// purge is Longhorn's deletion of a backup with its data.
+func (c *cluster) purge(b *longhornv1.Backup) {
+	c.mu.Lock()
+	keeps := c.keeps
+	delete(c.listed, b.Name)
+	c.mu.Unlock()
+	if !keeps {
+		if err := c.store.Store.Delete(c.t.Context(), target.BackupConfigKey(b.Labels["backup-volume"], b.Name)); err != nil {
+			c.t.Error(err)
+		}
+	}
+	c.vanish("backups", b.Namespace, b.Name)
+}
+
+// forgetBackups drops Longhorn's records of the backups, as it does when the target looks empty.
+func (c *cluster) forgetBackups() {
+	for _, name := range c.names("backups") {
+		c.vanish("backups", kube.LonghornNamespace, name)
+	}
+}
+
+// relist takes up the backups that are on the target, under their names and with new UIDs.
+func (c *cluster) relist() {
+	c.mu.Lock()
+	listed := make([]*longhornv1.Backup, 0, len(c.listed))
+	for _, b := range c.listed {
+		listed = append(listed, b.DeepCopy())
+	}
+	c.mu.Unlock()
+	for _, b := range listed {
+		if c.has("backups", b.Namespace, b.Name) {
+			continue
+		}
+		b.UID, b.ResourceVersion, b.Spec.SnapshotName = "", "", ""
+		c.put("backups", b)
+	}
+}
+
+// provision is Longhorn's restore of a new claim from its VolumeSnapshot.
+func (c *cluster) provision(claim *corev1.PersistentVolumeClaim) {
+	var handle string
+	edit(c.apiServer, "volumesnapshotcontents", "", claim.Spec.DataSource.Name, func(o *snapshotv1.VolumeSnapshotContent) {
+		handle = *o.Spec.Source.SnapshotHandle
+	})
+	_, _, backup, ok := handleParts(handle)
+	if !ok || !c.has("volumesnapshots", claim.Namespace, claim.Spec.DataSource.Name) {
+		c.t.Errorf("claim %s: no composed snapshot %s", claim.Name, claim.Spec.DataSource.Name)
+		return
+	}
+	if strings.HasPrefix(handle, "bak://") && !c.has("backups", kube.LonghornNamespace, backup) {
+		c.t.Errorf("claim %s: Longhorn does not list %s", claim.Name, handle)
+		return
+	}
+	volume := "pvc-" + string(claim.UID)
+	c.persistentVolume(volume)
+	size := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	v := &longhornv1.Volume{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume}, Spec: longhornv1.VolumeSpec{Size: size.Value()}}
+	v.Status.State, v.Status.RestoreRequired, v.Status.RestoreInitiated = longhornv1.VolumeStateAttached, true, true
+	c.put("volumes", v)
+	edit(c.apiServer, "persistentvolumeclaims", claim.Namespace, claim.Name, func(p *corev1.PersistentVolumeClaim) {
+		p.Spec.VolumeName, p.Status.Phase = volume, corev1.ClaimBound
+	})
+	c.mu.Lock()
+	why := c.restoreFails
+	c.mu.Unlock()
+	time.AfterFunc(time.Second, func() {
+		e := &longhornv1.Engine{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume + "-e-0", Labels: map[string]string{"longhornvolume": volume}}}
+		e.Spec.VolumeName = volume
+		e.Status.RestoreStatus = map[string]*longhornv1.RestoreStatus{"tcp://a": {Progress: 70}, "tcp://b": {Progress: 30}}
+		c.put("engines", e)
+	})
+	time.AfterFunc(3*time.Second, func() {
+		edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) {
+			if why != "" {
+				v.Status.Conditions = []longhornv1.Condition{{Type: longhornv1.VolumeConditionTypeRestore, Status: longhornv1.ConditionStatusFalse, Reason: longhornv1.VolumeConditionReasonRestoreFailure, Message: why}}
+				return
+			}
+			v.Status.RestoreRequired = false
+		})
+		// Restored, and still attached for a moment.
+		time.AfterFunc(time.Second, func() {
+			edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) { v.Status.State = longhornv1.VolumeStateDetached })
+		})
+	})
+}
+
+// recorder keeps the events.
+type recorder struct {
+	mu     sync.Mutex
+	events []vmbackup.Event
+	// on is called with each event.
+	on func(vmbackup.Event)
+}
+
+func (r *recorder) Emit(e vmbackup.Event) {
+	r.mu.Lock()
+	r.events = append(r.events, e)
+	on := r.on
+	r.mu.Unlock()
+	if on != nil {
+		on(e)
+	}
+}
+
+// told are the events of the types given, in short: type, subject, state, message.
+func (r *recorder) told(types ...vmbackup.EventType) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []string
+	for _, e := range r.events {
+		for _, t := range types {
+			if e.Type != t {
+				continue
+			}
+			parts := []string{string(e.Type)}
+			for _, p := range []string{e.Step, e.Volume, string(e.State), string(e.Phase), string(e.Reason)} {
+				if p != "" {
+					parts = append(parts, p)
+				}
+			}
+			list = append(list, strings.Join(parts, " "))
+		}
+	}
+	return list
+}
+
+// record reads a backup's record from the journal.
+func (c *cluster) record(ref vmbackup.Ref) *metadata.Record {
+	c.t.Helper()
+	entry, err := c.journal.Get(c.t.Context(), journal.KindBackup, ref)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	record, err := metadata.DecodeJournal(ref, entry.Data)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return record
+}
+
+// files are the keys on the target.
+func (c *cluster) files() []string {
+	c.t.Helper()
+	keys := []string{}
+	if err := c.store.List(c.t.Context(), "", func(o target.Object) error {
+		keys = append(keys, o.Key)
+		return nil
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	return keys
+}

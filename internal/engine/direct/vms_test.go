@@ -1,0 +1,182 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// machines is kube.VirtualMachines on the test's API server: the manifests stay as
+// they were sent, the typed clients see the same machines.
+type machines struct {
+	api *apiServer
+
+	mu  sync.Mutex
+	raw map[vmbackup.Ref]map[string]any
+	// frozen says since when a guest stands still, and thaws it at its deadline.
+	frozen map[vmbackup.Ref]*time.Timer
+	// freezeTakes and thawTakes are how long the calls take.
+	freezeTakes, thawTakes time.Duration
+}
+
+func newMachines(api *apiServer) *machines {
+	return &machines{api: api, raw: map[vmbackup.Ref]map[string]any{}, frozen: map[vmbackup.Ref]*time.Timer{}}
+}
+
+var virtualMachines = schema.GroupResource{Group: "kubevirt.io", Resource: "virtualmachines"}
+
+func (m *machines) Get(ctx context.Context, namespace, name string) ([]byte, error) {
+	if err := m.api.note("get", "virtualmachines", namespace, name, false); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	object, found := m.raw[vmbackup.Ref{Namespace: namespace, Name: name}]
+	if !found {
+		return nil, apierrors.NewNotFound(virtualMachines, name)
+	}
+	return json.Marshal(object)
+}
+
+func (m *machines) Create(_ context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error) {
+	object := &unstructured.Unstructured{}
+	if err := object.UnmarshalJSON(manifest); err != nil {
+		return nil, err
+	}
+	if err := m.api.note("create", "virtualmachines", namespace, object.GetName(), dryRun); err != nil {
+		return nil, err
+	}
+	if object.GetNamespace() != namespace {
+		return nil, fmt.Errorf("namespace %q in the manifest, %q in the request", object.GetNamespace(), namespace)
+	}
+	ref := vmbackup.Ref{Namespace: namespace, Name: object.GetName()}
+	m.mu.Lock()
+	_, taken := m.raw[ref]
+	m.mu.Unlock()
+	if taken {
+		return nil, apierrors.NewAlreadyExists(virtualMachines, ref.Name)
+	}
+	if dryRun {
+		return manifest, nil
+	}
+	if err := m.add(object.Object); err != nil {
+		return nil, err
+	}
+	return m.Get(context.Background(), ref.Namespace, ref.Name) //nolint:forbidigo // the request's own end does not matter here
+}
+
+// add brings a machine in, as somebody else made it.
+func (m *machines) add(manifest map[string]any) error {
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		return err
+	}
+	typed := &kubevirtv1.VirtualMachine{}
+	if err := json.Unmarshal(raw, typed); err != nil {
+		return err
+	}
+	stored := m.api.put("virtualmachines", typed).(*kubevirtv1.VirtualMachine)
+	object := &unstructured.Unstructured{Object: maps.Clone(manifest)}
+	object.SetUID(stored.UID)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.raw[vmbackup.Ref{Namespace: stored.Namespace, Name: stored.Name}] = object.Object
+	return nil
+}
+
+// remove takes a machine away.
+func (m *machines) remove(ref vmbackup.Ref) {
+	m.mu.Lock()
+	delete(m.raw, ref)
+	m.mu.Unlock()
+	m.api.vanish("virtualmachines", ref.Namespace, ref.Name)
+}
+
+func (m *machines) Patch(_ context.Context, namespace, name string, patch []byte) error {
+	if err := m.api.note("patch", "virtualmachines", namespace, name, false); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	object, found := m.raw[vmbackup.Ref{Namespace: namespace, Name: name}]
+	if !found {
+		m.mu.Unlock()
+		return apierrors.NewNotFound(virtualMachines, name)
+	}
+	err := mergeInto(&object, patch)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	edit(m.api, "virtualmachines", namespace, name, func(vm *kubevirtv1.VirtualMachine) {
+		err = mergeInto(vm, patch)
+	})
+	return err
+}
+
+func (m *machines) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
+	ref := vmbackup.Ref{Namespace: namespace, Name: name}
+	// KubeVirt freezes first and answers then: whoever gives up waiting leaves a frozen guest behind.
+	m.mu.Lock()
+	m.frozen[ref] = time.AfterFunc(deadline, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.frozen, ref)
+	})
+	takes := m.freezeTakes
+	m.mu.Unlock()
+	if err := m.api.note("freeze", "virtualmachines", namespace, name, false); err != nil {
+		return err
+	}
+	return sleep(ctx, takes)
+}
+
+func (m *machines) Unfreeze(ctx context.Context, namespace, name string) error {
+	if err := m.api.note("unfreeze", "virtualmachines", namespace, name, false); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	takes := m.thawTakes
+	m.mu.Unlock()
+	if err := sleep(ctx, takes); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ref := vmbackup.Ref{Namespace: namespace, Name: name}
+	if timer := m.frozen[ref]; timer != nil {
+		timer.Stop()
+		delete(m.frozen, ref)
+	}
+	return nil
+}
+
+// standsStill reports whether a guest is frozen.
+func (m *machines) standsStill(ref vmbackup.Ref) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.frozen[ref] != nil
+}
+
+// run brings a machine's instance in, with or without a guest agent that answers.
+func (m *machines) run(ref vmbackup.Ref, agent bool) {
+	vmi := &kubevirtv1.VirtualMachineInstance{ObjectMeta: metav1.ObjectMeta{Namespace: ref.Namespace, Name: ref.Name}}
+	vmi.Status.Phase = kubevirtv1.Running
+	if agent {
+		vmi.Status.Conditions = []kubevirtv1.VirtualMachineInstanceCondition{{Type: kubevirtv1.VirtualMachineInstanceAgentConnected, Status: "True"}}
+	}
+	m.api.put("virtualmachineinstances", vmi)
+}
