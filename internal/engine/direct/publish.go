@@ -62,6 +62,11 @@ func seen(ctx context.Context, store target.Store, key, what string) error {
 // publish writes the machine's description beside the data, in Harvester's format
 // and in the tool's own, and reads both back.
 func (r *backupRun) publish(ctx context.Context) error {
+	// Recorded first: of two runs that followed the uploads, one learns here that
+	// it is not alone, before both write the same files.
+	if err := r.save(ctx); err != nil {
+		return err
+	}
 	store, err := r.open(ctx)
 	if err != nil {
 		return err

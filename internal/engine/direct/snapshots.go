@@ -38,19 +38,14 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 	if r.state.cut() {
 		return nil
 	}
-	broken, err := r.discardRound(ctx)
-	if err != nil {
+	// The round is recorded before anything is touched: two rounds never share a
+	// name, and of two runs at once one learns here that it is not alone.
+	r.state.Attempt++
+	if err := r.save(ctx); err != nil {
 		return err
 	}
-	if broken || r.state.Attempt > 0 {
-		// Recorded before the round, so that two rounds never share a name. The
-		// first one is known by its objects alone.
-		r.state.Attempt = max(r.state.Attempt, 1) + 1
-		if err := r.save(ctx); err != nil {
-			return err
-		}
-	} else {
-		r.state.Attempt = 1
+	if err := r.discardRound(ctx); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, snapshotDeadline, errSnapshotDeadline)
 	defer cancel()
@@ -222,13 +217,9 @@ func (r *backupRun) explainSlowness(ctx context.Context, c *cuts) error {
 }
 
 // discardRound removes the snapshots of a round that was not finished, with what
-// Longhorn made of them, and reports whether there were any.
-func (r *backupRun) discardRound(ctx context.Context) (found bool, err error) {
-	err = r.engine.removeSnapshots(ctx, r.record, func(string) bool {
-		found = true
-		return true
-	})
-	return found, err
+// Longhorn made of them.
+func (r *backupRun) discardRound(ctx context.Context) error {
+	return r.engine.removeSnapshots(ctx, r.record, func(string) bool { return true })
 }
 
 // removeSnapshots deletes the VolumeSnapshots of a backup and their contents and,

@@ -100,7 +100,8 @@ func observeUpload(v *vmbackup.BackupVolume, state *backupState, list []*longhor
 		}
 		return before != *v
 	}
-	if v.LonghornBackup != "" && v.State != vmbackup.StateUnknown {
+	// What failed stays failed: Longhorn removes such backups after a while.
+	if v.LonghornBackup != "" && v.State != vmbackup.StateUnknown && v.State != vmbackup.StateFailed {
 		// Longhorn drops its records of a target that looks empty for a moment, and
 		// takes them up again when the target is back: not seen is not lost.
 		v.State, v.Message = vmbackup.StateUnknown, "Longhorn does not list backup "+v.LonghornBackup+" at the moment"
