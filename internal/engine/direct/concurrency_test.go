@@ -1,0 +1,100 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// twoRuns runs the backup b1 twice, the second one later, and returns their errors.
+func (c *cluster) twoRuns(later time.Duration) (first, second error) {
+	var both sync.WaitGroup
+	both.Go(func() { _, first = c.run(c.t.Context()) })
+	both.Go(func() {
+		if err := sleep(c.t.Context(), later); err != nil {
+			second = err
+			return
+		}
+		_, second = c.run(c.t.Context())
+	})
+	both.Wait()
+	return first, second
+}
+
+func TestTwoRunsAtOnce(t *testing.T) {
+	for name, later := range map[string]time.Duration{
+		"from the start":        0,
+		"while the other waits": time.Second,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.start(request())
+				first, second := c.twoRuns(later)
+				if first != nil && second != nil || first == nil && second == nil {
+					t.Fatalf("want one winner: %v, %v", first, second)
+				}
+				for _, err := range []error{first, second} {
+					if err != nil {
+						e := wantReason(t, err, vmbackup.ReasonConflict)
+						if !strings.Contains(e.Hint, "kubectl vmbackup watch b1 -n demo") {
+							t.Errorf("hint %q", e.Hint)
+						}
+					}
+				}
+				if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Error != nil {
+					t.Errorf("recorded as %s, error %v", got.Phase, got.Error)
+				}
+				// The loser neither froze nor thawed the guest of the winner's round.
+				if got := len(c.log("freeze", "unfreeze")); got != 2 {
+					t.Errorf("%v", c.log("freeze", "unfreeze"))
+				}
+				wantSame(t, "VolumeSnapshots", c.names("volumesnapshots"), []string{"b1-volume-web-data", "b1-volume-web-root"})
+			})
+		})
+	}
+}
+
+func TestTwoStartsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		one, err := c.engine.PlanBackup(t.Context(), request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := c.engine.PlanBackup(t.Context(), request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.engine.StartBackup(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.engine.StartBackup(t.Context(), two)
+		wantReason(t, err, vmbackup.ReasonAlreadyExists)
+	})
+}
+
+// A volume whose Longhorn backup failed and was cleaned away while another one
+// still uploads must not be waited for.
+func TestFailedUploadThatIsCleanedAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.start(request())
+		time.AfterFunc(1500*time.Millisecond, func() {
+			for _, name := range c.names("backups") {
+				if strings.HasSuffix(name, "1") {
+					_ = c.remove("backups", "longhorn-system", name)
+				}
+			}
+		})
+		began := time.Now()
+		b, err := c.run(t.Context())
+		wantReason(t, err, vmbackup.ReasonBackupFailed)
+		if took := time.Since(began); took > time.Minute || b.Status.Phase != vmbackup.PhaseFailed {
+			t.Errorf("%s after %s", b.Status.Phase, took)
+		}
+	})
+}
