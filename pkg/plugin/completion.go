@@ -6,6 +6,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,16 +28,21 @@ kubectl_complete-vmbackup, which must be on the PATH and executable:
     #!/bin/sh
     exec kubectl-vmbackup __complete "$@"
     EOF
-    chmod +x kubectl_complete-vmbackup && mv kubectl_complete-vmbackup /usr/local/bin/
+    chmod +x kubectl_complete-vmbackup
+    mv kubectl_complete-vmbackup /usr/local/bin/
 
-The scripts of this command complete the program under its own name, kubectl-vmbackup.`
+The scripts of this command complete the program under its own name,
+kubectl-vmbackup.`
 
 func (g *globals) newCompletion() *cobra.Command {
 	return &cobra.Command{
-		Use:       "completion bash|zsh|fish|powershell",
-		Short:     "Print the completion script of a shell",
-		Long:      completionLong,
-		Args:      usageArgs(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		Use:   "completion (bash | zsh | fish | powershell)",
+		Short: "Print the completion script of a shell",
+		Long:  completionLong,
+		Example: `
+# Complete kubectl-vmbackup in this bash
+source <(kubectl vmbackup completion bash)`,
+		Args:      named("the shell (bash, zsh, fish or powershell)", cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, out := cmd.Root(), g.streams.Out
@@ -53,65 +59,77 @@ func (g *globals) newCompletion() *cobra.Command {
 	}
 }
 
-// completing asks the cluster for names; what cannot be had is not completed.
-func (g *globals) completing(cmd *cobra.Command, toComplete string, ask func(ctx context.Context, s *session) []string) ([]string, cobra.ShellCompDirective) {
-	s, err := g.newSession("")
+// completing asks the cluster for names, each with a tab and a description if it
+// has one; what cannot be had, or is given already, is not completed.
+func (g *globals) completing(cmd *cobra.Command, given []string, toComplete string, ask func(ctx context.Context, s *session) []string) ([]string, cobra.ShellCompDirective) {
+	s, err := g.connect("")
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionDeadline)
 	defer cancel()
 	var fitting []string
-	for _, name := range ask(ctx, s) {
-		if strings.HasPrefix(name, toComplete) {
-			fitting = append(fitting, name)
+	for _, line := range ask(ctx, s) {
+		name, _, _ := strings.Cut(line, "\t")
+		if strings.HasPrefix(name, toComplete) && !slices.Contains(given, name) {
+			fitting = append(fitting, line)
 		}
 	}
 	return fitting, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (g *globals) completeMachines(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	return g.completing(cmd, toComplete, func(ctx context.Context, s *session) (names []string) {
+func (g *globals) completeMachines(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return g.completing(cmd, given, toComplete, func(ctx context.Context, s *session) (names []string) {
 		list, err := s.clients.KubeVirt.KubevirtV1().VirtualMachines(s.namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil
 		}
-		for _, vm := range list.Items {
-			names = append(names, vm.Name)
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
 		}
 		return names
 	})
 }
 
 func (g *globals) completeNamespaces(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	return g.completing(cmd, toComplete, func(ctx context.Context, s *session) (names []string) {
+	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) (names []string) {
 		list, err := s.clients.Core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil
 		}
-		for _, ns := range list.Items {
-			names = append(names, ns.Name)
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
 		}
 		return names
 	})
 }
 
-func (g *globals) completeBackups(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	return g.completing(cmd, toComplete, func(ctx context.Context, s *session) []string { return backupNames(ctx, s) })
+func (g *globals) completeBackups(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	return g.completing(cmd, given, toComplete, backupNames)
 }
 
-func (g *globals) completeOperations(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+// completeBackup completes a single name.
+func (g *globals) completeBackup(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return g.completing(cmd, toComplete, func(ctx context.Context, s *session) []string {
+	return g.completeBackups(cmd, given, toComplete)
+}
+
+// completeOperation completes the single name of a backup or a restore.
+func (g *globals) completeOperation(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) []string {
 		names := backupNames(ctx, s)
 		restores, err := s.catalog.Restores(ctx, vmbackup.ListOptions{Namespace: s.namespace, Source: vmbackup.SourceCluster})
 		if err != nil {
 			return names
 		}
-		for _, r := range restores {
-			names = append(names, restorePrefix+r.Metadata.Name)
+		for i := range restores {
+			r := &restores[i]
+			names = append(names, fmt.Sprintf("%s%s\t%s, %s", restorePrefix, r.Metadata.Name, r.Spec.TargetName, r.Status.Phase))
 		}
 		return names
 	})
@@ -123,7 +141,8 @@ func backupNames(ctx context.Context, s *session) (names []string) {
 	if err != nil {
 		return nil
 	}
-	for _, b := range backups {
+	for i := range backups {
+		b := &backups[i]
 		names = append(names, fmt.Sprintf("%s\t%s, %s", b.Metadata.Name, b.Spec.VM, b.Status.Phase))
 	}
 	return names

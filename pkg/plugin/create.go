@@ -5,12 +5,8 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -24,45 +20,50 @@ import (
 
 const createLong = `Back up virtual machines.
 
-All volumes of a machine are snapshotted at the same moment, with the guest's file
-systems frozen where the guest agent answers; the guest is thawed as soon as the
-last snapshot is cut, before the upload begins. The command then follows the
-uploads, writes the machine's description beside the data, and calls the backup Ready
-only when it has seen every part on the backup target.
+All volumes of a machine are snapshotted at the same moment, with the guest's
+file systems frozen where the guest agent answers; the guest is thawed as soon
+as the last snapshot is cut, before the upload begins. The command then follows
+the uploads, writes the machine's description beside the data, and calls the
+backup Ready only when it has seen every part on the backup target.
 
 Ending the command early (Ctrl-C, --timeout, --wait=false) ends the waiting, not
-the upload: 'kubectl vmbackup resume' takes the backup to its end.`
+the upload: 'kubectl vmbackup resume' takes the backup to its end.
 
-const createExample = `  # Back up one machine
-  kubectl vmbackup create web
+Several machines are backed up side by side, and one that fails stops no other:
+the exit code is 3 when some of them are done.`
 
-  # Back up every machine with a label, two at a time, and fail rather than back up a guest that cannot be frozen
-  kubectl vmbackup create -l tier=db --concurrency 2 --quiesce require
+const createExample = `
+# Back up one machine
+kubectl vmbackup create web
 
-  # Take snapshots inside the cluster, without an upload
-  kubectl vmbackup create web --type snapshot
+# Back up every machine with a label, two at a time; fail rather than
+# back up a guest that cannot be frozen
+kubectl vmbackup create -l tier=db --concurrency 2 --quiesce require
 
-  # See what would be done
-  kubectl vmbackup create web --dry-run=client`
+# Take snapshots inside the cluster, without an upload
+kubectl vmbackup create web --type snapshot
+
+# See what would be done
+kubectl vmbackup create web --dry-run=client`
 
 // createOptions are the flags of create.
 type createOptions struct {
 	*globals
 	output
-	run runFlags
+	run    runFlags
+	dryRun dryRun
 
 	request     vmbackup.BackupRequest
 	names       []string
 	selector    string
 	all         bool
 	concurrency int
-	dryRun      string
 }
 
 func (g *globals) newCreate() *cobra.Command {
 	o := &createOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:     "create VM... | -l SELECTOR | --all",
+		Use:     "create (VM... | -l SELECTOR | --all)",
 		Aliases: []string{"backup"},
 		Short:   "Back up virtual machines",
 		Long:    createLong, Example: createExample,
@@ -76,21 +77,19 @@ func (g *globals) newCreate() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.request.Name, "name", "", "Name of the backup; only for one machine (default <vm>-<UTC time>)")
-	flags.StringVar((*string)(&o.request.Type), "type", string(vmbackup.TypeBackup), "backup: data on the backup target; snapshot: data stays in the volumes")
-	flags.StringVar((*string)(&o.request.Quiesce), "quiesce", string(vmbackup.QuiesceAuto), "Freeze the guest: auto (if the agent answers), require (or fail), skip")
+	flags.StringVar(&o.request.Name, "name", "", "Name of the backup, for a single machine. If empty, the machine's name and the UTC time")
+	flags.StringVar((*string)(&o.request.Type), "type", string(vmbackup.TypeBackup), "Where the data goes: backup (to the backup target) or snapshot (it stays in the volumes)")
+	flags.StringVar((*string)(&o.request.Quiesce), "quiesce", string(vmbackup.QuiesceAuto), "Freeze the guest's file systems: auto (if the guest agent answers), require (or fail) or skip")
 	flags.DurationVar(&o.request.FreezeTimeout, "freeze-timeout", vmbackup.DefaultFreezeTimeout, "The guest thaws itself after this time, whatever happens")
-	flags.StringVar(&o.request.Target, "target", "", "Longhorn BackupTarget that the volumes must have (default: whichever they have)")
+	flags.StringVar(&o.request.Target, "target", "", "Longhorn BackupTarget that the volumes must have. If empty, whichever they have")
 	flags.StringVarP(&o.selector, "selector", "l", "", "Back up the machines with these labels")
 	flags.BoolVar(&o.all, "all", false, "Back up every machine in the namespace")
-	flags.IntVar(&o.concurrency, "concurrency", 4, "Most machines backed up at once")
-	flags.StringVar(&o.dryRun, "dry-run", "none", "none, client or server: check everything, show what would be done, change nothing")
-	flags.Lookup("dry-run").NoOptDefVal = "client"
+	flags.IntVar(&o.concurrency, "concurrency", 4, "Most machines that are backed up at once")
+	o.dryRun.addFlag(cmd, "check everything, show what would be done")
 	o.run.addFlags(flags)
 	o.addFlags(cmd, true)
 	fixed(cmd, "type", string(vmbackup.TypeBackup), string(vmbackup.TypeSnapshot))
 	fixed(cmd, "quiesce", string(vmbackup.QuiesceAuto), string(vmbackup.QuiesceRequire), string(vmbackup.QuiesceSkip))
-	fixed(cmd, "dry-run", "none", "client", "server")
 	return cmd
 }
 
@@ -110,20 +109,39 @@ func (o *createOptions) validate() error {
 		return invalid("--name is for the backup of a single machine")
 	case o.concurrency < 1:
 		return invalid("--concurrency %d is less than 1", o.concurrency)
-	case !slices.Contains([]string{"none", "client", "server"}, o.dryRun):
-		return invalid("--dry-run %q is none of none, client, server", o.dryRun)
+	case o.request.FreezeTimeout == 0:
+		return invalid("--freeze-timeout 0 would not freeze: use --quiesce skip")
 	}
 	if _, err := labels.Parse(o.selector); err != nil {
-		return invalid("-l: %v", err)
+		return invalid("-l %s: %v", o.selector, err)
 	}
-	if err := o.run.validate(); err != nil {
-		return err
+	// Names are not known yet where machines are chosen by labels, and the
+	// namespace is the kubeconfig's; all else is checked before a cluster is asked.
+	names := o.names
+	if len(names) == 0 {
+		names = []string{"any"}
 	}
-	return o.check()
+	for _, name := range names {
+		if err := o.requestFor(name, metav1.NamespaceDefault).Validate(); err != nil {
+			return err
+		}
+	}
+	for _, check := range []func() error{o.dryRun.validate, o.run.validate, o.check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *createOptions) requestFor(vm, namespace string) vmbackup.BackupRequest {
+	r := o.request
+	r.Namespace, r.VM = namespace, vm
+	return r.Default(o.clock())
 }
 
 func (o *createOptions) execute(ctx context.Context) error {
-	s, err := o.newSession(o.request.Target)
+	s, err := o.connect(o.request.Target)
 	if err != nil {
 		return err
 	}
@@ -131,18 +149,16 @@ func (o *createOptions) execute(ctx context.Context) error {
 	defer cancel()
 	names, err := o.machines(ctx, s)
 	if err != nil {
-		return err
+		return unbegun(ctx, err, o.run.timeout)
 	}
 	requests := make([]vmbackup.BackupRequest, len(names))
 	for i, name := range names {
-		r := o.request
-		r.Namespace, r.VM = s.namespace, name
-		requests[i] = r.Default(o.clock())
+		requests[i] = o.requestFor(name, s.namespace)
 		if err := requests[i].Validate(); err != nil {
 			return err
 		}
 	}
-	if o.dryRun != "none" {
+	if o.dryRun.on() {
 		return o.showPlans(ctx, s, requests)
 	}
 	return o.backUp(ctx, s, requests)
@@ -167,50 +183,52 @@ func (o *createOptions) machines(ctx context.Context, s *session) ([]string, err
 		return nil, vmbackup.Errorf(vmbackup.ReasonNotFound, "%s", what).AsPreflight()
 	}
 	names := make([]string, len(list.Items))
-	for i, vm := range list.Items {
-		names[i] = vm.Name
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
 	}
+	slices.Sort(names)
 	return names, nil
 }
 
 // showPlans prints what the backups would do.
 func (o *createOptions) showPlans(ctx context.Context, s *session, requests []vmbackup.BackupRequest) error {
-	plans := make([]*vmbackup.BackupPlan, len(requests))
+	outcomes := make([]error, len(requests))
+	var backups []vmbackup.Backup
 	for i, r := range requests {
 		plan, err := s.engine.PlanBackup(ctx, r)
 		if err != nil {
-			return fmt.Errorf("%s: %w", r.VM, err)
+			outcomes[i] = o.about(r, len(requests), unbegun(ctx, err, o.run.timeout))
+			continue
 		}
-		plans[i] = plan
-	}
-	if !o.human() {
-		backups := make([]vmbackup.Backup, len(plans))
-		for i, p := range plans {
-			backups[i] = *p.Backup
+		backups = append(backups, *plan.Backup)
+		if !o.human() {
+			continue
 		}
-		return o.printObjects(o.streams.Out, backups)
-	}
-	terminal, err := o.outTerminal()
-	if err != nil {
-		return err
-	}
-	for _, p := range plans {
-		if _, err := fmt.Fprintf(o.streams.Out, "Backup %s of VirtualMachine %s/%s (dry run: nothing was changed)\n\n", p.Request.Name, p.Request.Namespace, p.Request.VM); err != nil {
+		title := fmt.Sprintf("Backup %s of VirtualMachine %s/%s (dry run: nothing was changed)\n\n", r.Name, r.Namespace, r.VM)
+		if len(backups) > 1 {
+			title = "\n" + title
+		}
+		if _, err := fmt.Fprint(o.streams.Out, title); err != nil {
 			return err
 		}
-		if err := render.Plan(o.streams.Out, p.Objects, p.Steps, p.Warnings, terminal.Options(o.clock())); err != nil {
+		if err := render.Plan(o.streams.Out, plan.Objects, plan.Steps, plan.Warnings, o.outTerminal().Options(o.clock())); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !o.human() && len(backups) > 0 {
+		if err := o.showBackups(backups, len(requests) > 1, &o.output); err != nil {
+			return err
+		}
+	}
+	return o.outcome(ctx, outcomes, false)
 }
 
-// printObjects prints one object, or a List of several.
-func (o *output) printObjects(w io.Writer, backups []vmbackup.Backup) error {
-	if len(backups) == 1 {
-		return o.print(w, &backups[0])
+// about names the machine in an error, where it is one of several.
+func (o *createOptions) about(r vmbackup.BackupRequest, of int, err error) error {
+	if err == nil || of == 1 {
+		return err
 	}
-	return o.print(w, backups)
+	return fmt.Errorf("%s: %w", r.VM, err)
 }
 
 // backUp makes the backups, some at a time. One that fails does not stop the others.
@@ -219,24 +237,14 @@ func (o *createOptions) backUp(ctx context.Context, s *session, requests []vmbac
 	if err != nil {
 		return err
 	}
-	var (
-		mu      sync.Mutex
-		backups []vmbackup.Backup
-		failed  []error
-	)
+	made := make([]*vmbackup.Backup, len(requests))
+	outcomes := make([]error, len(requests))
 	var group errgroup.Group
 	group.SetLimit(o.concurrency)
-	for _, r := range requests {
+	for i, r := range requests {
 		group.Go(func() error {
-			backup, err := o.one(ctx, s, r, progress)
-			mu.Lock()
-			defer mu.Unlock()
-			if backup != nil {
-				backups = append(backups, *backup)
-			}
-			if err != nil {
-				failed = append(failed, o.run.explain(ctx, err, "backup", r.Ref(), backup != nil))
-			}
+			made[i], outcomes[i] = o.one(ctx, s, r, progress)
+			outcomes[i] = o.about(r, len(requests), outcomes[i])
 			return nil
 		})
 	}
@@ -244,70 +252,54 @@ func (o *createOptions) backUp(ctx context.Context, s *session, requests []vmbac
 	if err := progress.Close(); err != nil {
 		return err
 	}
-	slices.SortFunc(backups, func(a, b vmbackup.Backup) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
+	var backups []vmbackup.Backup
+	warned := false
+	for _, b := range made {
+		if b != nil {
+			backups, warned = append(backups, *b), warned || len(b.Status.Warnings) > 0
+		}
+	}
 	if len(backups) > 0 {
-		if err := o.show(backups); err != nil {
+		if err := o.showBackups(backups, len(requests) > 1, &o.output); err != nil {
 			return err
 		}
 	}
-	return o.outcome(ctx, failed, len(requests), slices.ContainsFunc(backups, func(b vmbackup.Backup) bool { return len(b.Status.Warnings) > 0 }))
+	return o.outcome(ctx, outcomes, warned)
 }
 
+// one makes a single backup. It returns the backup with the error too, once it has begun.
 func (o *createOptions) one(ctx context.Context, s *session, r vmbackup.BackupRequest, sink vmbackup.Sink) (*vmbackup.Backup, error) {
+	op := operation{ref: r.Ref()}
+	if ctx.Err() != nil { // while it was waiting for its turn
+		return nil, unbegun(ctx, ctx.Err(), o.run.timeout)
+	}
 	plan, err := s.engine.PlanBackup(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, unbegun(ctx, err, o.run.timeout)
 	}
 	backup, err := s.engine.StartBackup(ctx, plan)
 	if err != nil {
-		return nil, err
+		return nil, o.stopped(ctx, err, op, "resume", o.run.timeout)
 	}
 	done, err := s.engine.RunBackup(ctx, backup.Ref(), vmbackup.RunOptions{Sink: sink, NoWait: !o.run.wait})
 	if done != nil {
 		backup = done
 	}
+	if err != nil && !backup.Status.Phase.Done() {
+		err = o.stopped(ctx, err, op, "resume", o.run.timeout)
+	}
 	return backup, err
 }
 
-func (o *createOptions) show(backups []vmbackup.Backup) error {
-	if !o.human() {
-		return o.printObjects(o.streams.Out, backups)
-	}
-	terminal, err := o.outTerminal()
-	if err != nil {
-		return err
-	}
-	options := terminal.Options(o.clock())
-	options.Wide = o.format == "wide"
-	return render.Backups(o.streams.Out, backups, options)
-}
-
-// outcome turns the errors of several operations into one exit code. A single one
-// is returned as it is; of several each is printed.
-func (g *globals) outcome(ctx context.Context, failed []error, of int, warned bool) error {
-	switch {
-	case len(failed) == 0 && warned:
-		return &exitError{exitPartly}
-	case len(failed) == 0:
-		return nil
-	case of == 1:
-		return failed[0]
-	}
-	code := 0
-	terminal := g.errTerminal()
-	for _, err := range failed {
-		failure := vmbackup.AsError(err, vmbackup.ReasonInternal)
-		if printErr := render.Error(g.streams.ErrOut, failure, terminal.Options(g.clock())); printErr != nil {
-			return errors.Join(failed...)
+// showBackups prints backups: as a list, or a single one as an object.
+func (g *globals) showBackups(backups []vmbackup.Backup, list bool, out *output) error {
+	if !out.human() {
+		if list {
+			return out.print(g.streams.Out, backups)
 		}
-		if c := exitCode(ctx, failure); code == 0 || code == c {
-			code = c
-		} else {
-			code = exitFailed
-		}
+		return out.print(g.streams.Out, &backups[0])
 	}
-	if len(failed) < of {
-		code = exitPartly
-	}
-	return &exitError{code}
+	options := g.outTerminal().Options(g.clock())
+	options.Wide = out.wide()
+	return render.Backups(g.streams.Out, backups, options)
 }

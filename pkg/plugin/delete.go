@@ -7,12 +7,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -21,11 +19,11 @@ import (
 // deleteOptions are the flags of delete.
 type deleteOptions struct {
 	*globals
+	dryRun dryRun
 
 	request vmbackup.DeleteRequest
 	backups []string
 	yes     bool
-	dryRun  string
 }
 
 func (g *globals) newDelete() *cobra.Command {
@@ -33,112 +31,151 @@ func (g *globals) newDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete BACKUP...",
 		Short: "Delete backups and their data",
-		Long: `Delete backups: the data and the description on the backup target, the snapshots, and
-the record in the cluster. What goes is shown first and has to be confirmed; that the
-data is gone is checked on the target. Blocks that other backups share stay.`,
-		Example: `  kubectl vmbackup delete web-20260102-030405
+		Long: `Delete backups: the data and the description on the backup target, the
+snapshots, and the record in the cluster.
 
-  # Forget the backup in this cluster, and leave it on the target
-  kubectl vmbackup delete web-20260102-030405 --keep-data --yes`,
-		Args:              usageArgs(cobra.MinimumNArgs(1)),
+What goes is shown first and has to be confirmed, on the terminal or with --yes.
+That the data is gone is checked on the target. Blocks that other backups share
+stay.`,
+		Example: `
+# Delete a backup, after it was shown and confirmed
+kubectl vmbackup delete web-20260102-030405
+
+# See what would go
+kubectl vmbackup delete web-20260102-030405 --dry-run=client
+
+# Forget the backup in this cluster, and leave it on the target
+kubectl vmbackup delete web-20260102-030405 --keep-data --yes`,
+		Args:              named("the name of the backup to delete", cobra.MinimumNArgs(1)),
 		ValidArgsFunction: g.completeBackups,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.backups = args
-			switch o.dryRun {
-			case "none", "client", "server":
-			default:
-				return usageError(cmd, invalid("--dry-run %q is none of none, client, server", o.dryRun))
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
 			}
 			return o.execute(cmd.Context())
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.yes, "yes", "y", false, "Do not ask")
-	flags.BoolVar(&o.request.KeepData, "keep-data", false, "Remove only what is in the cluster; data and description stay on the target")
-	flags.StringVar((*string)(&o.request.From), "from", string(vmbackup.SourceAll), "Where to look for the backup: cluster, target or all")
+	flags.BoolVar(&o.request.KeepData, "keep-data", false, "Remove only what is in the cluster. Data and description stay on the target")
+	addSource(cmd, &o.request.From, vmbackup.SourceAll, "Where to look for the backup")
 	flags.StringVar(&o.request.Target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look for the backup on")
-	flags.StringVar(&o.dryRun, "dry-run", "none", "none, client or server: show what would go, change nothing")
-	flags.Lookup("dry-run").NoOptDefVal = "client"
-	fixed(cmd, "from", sources...)
-	fixed(cmd, "dry-run", "none", "client", "server")
+	o.dryRun.addFlag(cmd, "show what would go")
 	return cmd
 }
 
+// requestsIn are the requests, each backup once.
+func (o *deleteOptions) requestsIn(namespace string) ([]vmbackup.DeleteRequest, error) {
+	var requests []vmbackup.DeleteRequest
+	for _, arg := range o.backups {
+		ref, err := vmbackup.ParseRef(strings.TrimPrefix(arg, "backup/"), namespace)
+		if err != nil {
+			return nil, err
+		}
+		r := o.request
+		r.Backup = ref
+		if err := r.Validate(); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(requests, r) {
+			requests = append(requests, r)
+		}
+	}
+	return requests, nil
+}
+
+func (o *deleteOptions) validate() error {
+	if err := validSource(o.request.From); err != nil {
+		return err
+	}
+	if _, err := o.requestsIn("default"); err != nil {
+		return err
+	}
+	return o.dryRun.validate()
+}
+
 func (o *deleteOptions) execute(ctx context.Context) error {
-	s, err := o.newSession(o.request.Target)
+	s, err := o.connect(o.request.Target)
 	if err != nil {
 		return err
 	}
-	var plans []*vmbackup.DeletePlan
-	for _, arg := range o.backups {
-		r := o.request
-		if r.Backup, err = vmbackup.ParseRef(strings.TrimPrefix(arg, "backup/"), s.namespace); err != nil {
-			return err
+	requests, err := o.requestsIn(s.namespace)
+	if err != nil {
+		return err
+	}
+	plans := make([]*vmbackup.DeletePlan, len(requests))
+	for i, r := range requests {
+		if plans[i], err = s.engine.PlanDelete(ctx, r); err != nil {
+			return unbegun(ctx, err, 0)
 		}
-		plan, err := s.engine.PlanDelete(ctx, r)
-		if err != nil {
-			return err
-		}
-		plans = append(plans, plan)
 	}
 	if err := o.showPlans(plans); err != nil {
 		return err
 	}
-	if o.dryRun != "none" {
+	if o.dryRun.on() {
 		return nil
 	}
 	if !o.yes {
-		if err := o.confirm(len(plans)); err != nil {
+		if err := o.confirm(ctx, len(plans)); err != nil {
 			return err
 		}
 	}
+	return o.delete(ctx, s, plans)
+}
+
+// delete deletes one backup after the other. One that fails does not stop the others.
+func (o *deleteOptions) delete(ctx context.Context, s *session, plans []*vmbackup.DeletePlan) error {
 	progress, err := o.newProgress()
 	if err != nil {
 		return err
 	}
-	var failed []error
-	var deleted []string
-	for _, plan := range plans {
-		if err := s.engine.Delete(ctx, plan, vmbackup.RunOptions{Sink: progress}); err != nil {
-			failed = append(failed, err)
-			if ctx.Err() != nil {
-				break
-			}
-			continue
+	outcomes := make([]error, len(plans))
+	for i, plan := range plans {
+		if ctx.Err() == nil {
+			outcomes[i] = s.engine.Delete(ctx, plan, vmbackup.RunOptions{Sink: progress})
 		}
-		deleted = append(deleted, plan.Request.Backup.Name)
+		if ctx.Err() != nil {
+			op := operation{ref: plan.Request.Backup}
+			outcomes[i] = vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; the deletion of %s is not done", op).
+				WithHint("finish it with: %s", o.command("delete", op))
+		}
 	}
 	if err := progress.Close(); err != nil {
 		return err
 	}
-	for _, name := range deleted {
-		if _, err := fmt.Fprintf(o.streams.Out, "backup.%s/%s deleted\n", vmbackup.Group, name); err != nil {
+	for i, plan := range plans {
+		if outcomes[i] != nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(o.streams.Out, "backup.%s/%s deleted\n", vmbackup.Group, plan.Request.Backup.Name); err != nil {
 			return err
 		}
 	}
-	return o.outcome(ctx, failed, len(plans), false)
+	return o.outcome(ctx, outcomes, false)
 }
 
 // showPlans shows what goes, on the error stream: the output is the result.
 func (o *deleteOptions) showPlans(plans []*vmbackup.DeletePlan) error {
 	terminal := o.errTerminal()
-	out := o.streams.ErrOut
-	if o.dryRun != "none" {
-		var err error
-		if terminal, err = o.outTerminal(); err != nil {
-			return err
-		}
-		out = o.streams.Out
+	if o.dryRun.on() {
+		terminal = o.outTerminal()
 	}
-	for _, p := range plans {
+	for i, p := range plans {
 		what := fmt.Sprintf("Backup %s of VirtualMachine %s", p.Request.Backup, p.Backup.Spec.VM)
 		if p.Bytes > 0 {
 			what += fmt.Sprintf(", %s uploaded", render.Bytes(p.Bytes))
 		}
-		if _, err := fmt.Fprintf(out, "%s\n\n", what); err != nil {
+		if o.dryRun.on() {
+			what += " (dry run: nothing was changed)"
+		}
+		if i > 0 {
+			what = "\n" + what
+		}
+		if _, err := fmt.Fprintf(terminal.Writer, "%s\n\n", what); err != nil {
 			return err
 		}
-		if err := render.Plan(out, p.Objects, nil, p.Warnings, terminal.Options(o.clock())); err != nil {
+		if err := render.Plan(terminal.Writer, p.Objects, nil, p.Warnings, terminal.Options(o.clock())); err != nil {
 			return err
 		}
 	}
@@ -146,27 +183,36 @@ func (o *deleteOptions) showPlans(plans []*vmbackup.DeletePlan) error {
 }
 
 // confirm asks on a terminal, and refuses where nobody can answer.
-func (o *deleteOptions) confirm(n int) error {
-	if !render.FactsOf(o.streams.ErrOut).TTY || !isTerminal(o.streams.In) {
-		return vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "deleting %d backups has to be confirmed, and there is no terminal to ask on; nothing was deleted", n).
+func (o *deleteOptions) confirm(ctx context.Context, n int) error {
+	what := "this backup"
+	if n > 1 {
+		what = fmt.Sprintf("these %d backups", n)
+	}
+	if !o.facts(o.streams.ErrOut).TTY || !o.answers(o.streams.In) {
+		return vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "deleting %s has to be confirmed, and there is no terminal to ask on; nothing was deleted", what).
 			AsPreflight().WithHint("confirm with --yes")
 	}
-	if _, err := fmt.Fprintf(o.streams.ErrOut, "\nDelete this for good? [y/N] "); err != nil {
+	if _, err := fmt.Fprintf(o.streams.ErrOut, "\nDelete %s for good? [y/N] ", what); err != nil {
 		return err
 	}
-	answer, err := bufio.NewReader(o.streams.In).ReadString('\n')
-	if err != nil && answer == "" {
-		return vmbackup.Errorf(vmbackup.ReasonCanceled, "no answer; nothing was deleted").AsPreflight()
+	answers := make(chan string, 1)
+	go func() {
+		// What was read before an error, or the end of the input, is the answer.
+		answer, _ := bufio.NewReader(o.streams.In).ReadString('\n')
+		answers <- answer
+	}()
+	select {
+	case <-ctx.Done(): // a read from a terminal cannot be ended
+		_, err := fmt.Fprintln(o.streams.ErrOut)
+		if err != nil {
+			return err
+		}
+		return vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; nothing was deleted").AsPreflight()
+	case answer := <-answers:
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "y", "yes":
+			return nil
+		}
+		return vmbackup.Errorf(vmbackup.ReasonCanceled, "not confirmed; nothing was deleted").AsPreflight()
 	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return vmbackup.Errorf(vmbackup.ReasonCanceled, "not confirmed; nothing was deleted").AsPreflight()
-}
-
-// isTerminal reports whether somebody can answer.
-func isTerminal(in io.Reader) bool {
-	f, ok := in.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

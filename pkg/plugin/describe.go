@@ -21,7 +21,7 @@ type describeOptions struct {
 	*globals
 	output
 
-	from   string
+	from   vmbackup.Source
 	target string
 	events bool
 }
@@ -29,59 +29,59 @@ type describeOptions struct {
 func (g *globals) newDescribe() *cobra.Command {
 	o := &describeOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "describe BACKUP | restore/NAME",
+		Use:   "describe (BACKUP | restore/NAME)",
 		Short: "Show all that is known of a backup or restore, as a tree",
-		Long: `Show all that is known of a backup or a restore: volumes and their handles, images,
-secrets and config maps by their keys (never their values), where the description lies,
-times, consistency, and the cluster's events that explain a wait or a failure.`,
-		Example: `  kubectl vmbackup describe web-20260102-030405
-  kubectl vmbackup describe restore/web-20260102-040506 -n test
-  kubectl vmbackup describe prod/web-20260102-030405 --from target`,
-		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: g.completeOperations,
+		Long: `Show all that is known of a backup or a restore: volumes and their handles,
+images, secrets and config maps by their keys (never their values), where the
+description lies, times, consistency, and the cluster's events that explain a
+wait or a failure.`,
+		Example: `
+# A backup, from wherever it is known
+kubectl vmbackup describe web-20260102-030405
+
+# A backup as the files on the backup target tell it
+kubectl vmbackup describe prod/web-20260102-030405 --from target
+
+# A restore
+kubectl vmbackup describe restore/web-20260102-040506 -n test`,
+		Args:              named("the name of what to describe", cobra.ExactArgs(1)),
+		ValidArgsFunction: g.completeOperation,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(); err != nil {
+			if err := validOperation(args[0], func() error { return validSource(o.from) }, o.check); err != nil {
 				return usageError(cmd, err)
-			}
-			if !slices.Contains(sources, o.from) {
-				return usageError(cmd, invalid("--from %q is none of %s", o.from, strings.Join(sources, ", ")))
 			}
 			return o.execute(cmd.Context(), args[0])
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.from, "from", string(vmbackup.SourceAll), "Where to look: cluster, target or all")
+	addSource(cmd, &o.from, vmbackup.SourceAll, "Where to look for the backup")
 	flags.StringVar(&o.target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look at")
 	flags.BoolVar(&o.events, "show-events", true, "Show the events of what still runs or has failed")
 	o.addFlags(cmd, false)
-	fixed(cmd, "from", sources...)
 	return cmd
 }
 
 func (o *describeOptions) execute(ctx context.Context, arg string) error {
-	s, err := o.newSession(o.target)
+	s, err := o.connect(o.target)
 	if err != nil {
 		return err
 	}
-	ref, isRestore, err := operationRef(arg, s.namespace)
+	op, err := parseOperation(arg, s.namespace)
 	if err != nil {
 		return err
 	}
-	terminal, err := o.outTerminal()
-	if err != nil {
-		return err
-	}
-	if isRestore {
-		restore, err := s.catalog.Restore(ctx, ref)
+	options := o.outTerminal().Options(o.clock())
+	if op.restore {
+		restore, err := s.catalog.Restore(ctx, op.ref)
 		if err != nil {
 			return err
 		}
 		if !o.human() {
 			return o.print(o.streams.Out, restore)
 		}
-		return render.Restore(o.streams.Out, restore, o.eventsOf(ctx, s, restore.Status.Phase, ref.Namespace, namesOfRestore(restore)), terminal.Options(o.clock()))
+		return render.Restore(o.streams.Out, restore, o.eventsOf(ctx, s, restore.Status.Phase, op.ref.Namespace, namesOfRestore(restore)), options)
 	}
-	backup, err := s.catalog.Backup(ctx, ref, vmbackup.Source(o.from))
+	backup, err := s.catalog.Backup(ctx, op.ref, o.from)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (o *describeOptions) execute(ctx context.Context, arg string) error {
 	if !o.human() {
 		return o.print(o.streams.Out, backup)
 	}
-	return render.Backup(o.streams.Out, backup, o.eventsOf(ctx, s, backup.Status.Phase, ref.Namespace, namesOfBackup(backup)), terminal.Options(o.clock()))
+	return render.Backup(o.streams.Out, backup, o.eventsOf(ctx, s, backup.Status.Phase, op.ref.Namespace, namesOfBackup(backup)), options)
 }
 
 func namesOfBackup(b *vmbackup.Backup) []string {

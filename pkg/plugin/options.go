@@ -12,10 +12,10 @@ import (
 func (g *globals) newOptions() *cobra.Command {
 	return &cobra.Command{
 		Use:   "options",
-		Short: "List the flags that every command has",
+		Short: "Print the flags that every command has",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(g.streams.Out, "The following options can be passed to any command:\n\n%s", cmd.Root().PersistentFlags().FlagUsages())
+			_, err := fmt.Fprint(g.streams.Out, "The following options can be passed to any command:\n\n", g.flagUsages(cmd.Root().PersistentFlags()))
 			return err
 		},
 	}

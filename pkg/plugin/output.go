@@ -17,74 +17,73 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 )
 
+// formatWide is -o wide.
+const formatWide = "wide"
+
 // output is the -o flag: the formats that kubectl has, and tables without it.
 type output struct {
-	format   string
-	wide     bool // -o wide is offered
-	standard *genericclioptions.PrintFlags
-	columns  *get.CustomColumnsPrintFlags
+	format     string
+	offersWide bool
+	standard   *genericclioptions.PrintFlags
+	columns    *get.CustomColumnsPrintFlags
+	// printer is made by check and kept: it knows what it has printed before, such
+	// as the titles of columns.
+	printer printers.ResourcePrinter
 }
 
 func (o *output) addFlags(cmd *cobra.Command, wide bool) {
-	o.wide = wide
+	o.offersWide = wide
 	o.standard = genericclioptions.NewPrintFlags("")
 	o.columns = get.NewCustomColumnsPrintFlags()
 	formats := o.formats()
-	cmd.Flags().StringVarP(&o.format, "output", "o", "", "Output format: "+strings.Join(formats, "|"))
+	cmd.Flags().StringVarP(&o.format, "output", "o", "", "Output format. One of: ("+strings.Join(formats, ", ")+")")
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
 	o.standard.TemplatePrinterFlags.AddFlags(cmd)
 }
 
 func (o *output) formats() []string {
 	formats := append(o.standard.AllowedFormats(), o.columns.AllowedFormats()...)
-	if o.wide {
-		formats = append(formats, "wide")
+	if o.offersWide {
+		formats = append(formats, formatWide)
 	}
 	slices.Sort(formats)
+	// Old names of go-template and go-template-file.
+	formats = slices.DeleteFunc(formats, func(f string) bool { return f == "template" || f == "templatefile" })
 	return slices.Compact(formats)
 }
 
+// wide reports whether all columns are wanted.
+func (o *output) wide() bool { return o.offersWide && o.format == formatWide }
+
 // human reports whether tables are wanted.
-func (o *output) human() bool { return o.format == "" || o.wide && o.format == "wide" }
+func (o *output) human() bool { return o.format == "" || o.wide() }
 
-// printer is the printer of a machine-readable format.
-func (o *output) printer() (printers.ResourcePrinter, error) {
-	if strings.HasPrefix(o.format, "custom-columns") {
-		p, err := o.columns.ToPrinter(o.format)
-		if err != nil {
-			return nil, invalid("%v", err)
-		}
-		return p, nil
-	}
-	o.standard.OutputFormat = &o.format
-	p, err := o.standard.ToPrinter()
-	if err != nil {
-		if genericclioptions.IsNoCompatiblePrinterError(err) {
-			return nil, invalid("output format %q is none of %s", o.format, strings.Join(o.formats(), ", "))
-		}
-		return nil, invalid("%v", err)
-	}
-	return p, nil
-}
-
-// check refuses an unknown format before anything is done.
+// check makes the printer, and so refuses an unknown format before anything is done.
 func (o *output) check() error {
 	if o.human() {
 		return nil
 	}
-	_, err := o.printer()
-	return err
+	var err error
+	if strings.HasPrefix(o.format, "custom-columns") {
+		o.printer, err = o.columns.ToPrinter(o.format)
+	} else {
+		o.standard.OutputFormat = &o.format
+		o.printer, err = o.standard.ToPrinter()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case genericclioptions.IsNoCompatiblePrinterError(err):
+		return invalid("output format %q is none of %s", o.format, strings.Join(o.formats(), ", "))
+	}
+	return invalid("%v", err)
 }
 
 // print writes an object or a slice of objects in the machine-readable format.
 func (o *output) print(w io.Writer, v any) error {
-	p, err := o.printer()
-	if err != nil {
-		return err
-	}
 	object, err := render.ToUnstructured(v)
 	if err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
-	return p.PrintObj(object, w)
+	return o.printer.PrintObj(object, w)
 }

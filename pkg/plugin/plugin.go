@@ -9,13 +9,18 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/klog/v2"
+	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -28,24 +33,31 @@ type Build struct {
 	Commit  string
 }
 
-// globals are the flags that every command has.
+// globals are what every command has: its surroundings, and the flags of all commands.
 type globals struct {
 	streams genericiooptions.IOStreams
 	build   Build
-	config  *genericclioptions.ConfigFlags
 	clock   vmbackup.Clock
+	// facts looks at a stream that is written to, answers at one that is read:
+	// whether somebody sits there who can answer.
+	facts   func(io.Writer) render.Facts
+	answers func(io.Reader) bool
+	// connect makes the session of a command. Backups are looked for on the
+	// backup target of that name; empty for the default one.
+	connect func(targetName string) (*session, error)
 
+	config   *genericclioptions.ConfigFlags
 	engine   string
-	colour   string
+	color    string
 	progress string
 }
 
 const rootLong = `Back up and restore KubeVirt virtual machines whose disks lie on Longhorn.
 
-A backup holds the data of every disk, through CSI snapshots and Longhorn backups
-on S3 or NFS, and beside it everything else that makes the machine: its spec,
-labels and annotations, secrets, config maps and cloud-init data. It is called Ready
-only when every part was seen on the backup target.
+A backup holds the data of every disk, through CSI snapshots and Longhorn
+backups on S3 or NFS, and beside it everything else that makes the machine: its
+spec, labels and annotations, secrets, config maps and cloud-init data. It is
+called Ready only when every part was seen on the backup target.
 
 Exit codes:
     0    done
@@ -56,58 +68,103 @@ Exit codes:
     5    time-out; the work in the cluster goes on
     130  interrupted; the command that goes on is printed`
 
-// NewCommand returns the command tree.
-func NewCommand(streams genericiooptions.IOStreams, build Build) *cobra.Command {
-	_, cmd := newRoot(streams, build)
-	return cmd
+// newGlobals returns the surroundings of the process and of the kubeconfig.
+func newGlobals(streams genericiooptions.IOStreams, build Build) *globals {
+	g := &globals{
+		streams: streams, build: build, clock: time.Now,
+		facts: render.FactsOf, answers: isTerminal,
+		config: genericclioptions.NewConfigFlags(true),
+	}
+	// Nothing that is cached on disk is used.
+	g.config.CacheDir = nil
+	g.connect = g.newSession
+	return g
 }
 
-func newRoot(streams genericiooptions.IOStreams, build Build) (*globals, *cobra.Command) {
-	g := &globals{streams: streams, build: build, config: genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag(), clock: time.Now}
+// isTerminal reports whether a reader is a terminal.
+func isTerminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// NewCommand returns the command tree.
+func NewCommand(streams genericiooptions.IOStreams, build Build) *cobra.Command {
+	return newGlobals(streams, build).newRoot()
+}
+
+func (g *globals) newRoot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "kubectl-vmbackup",
 		Short:         "Back up and restore KubeVirt virtual machines on Longhorn",
 		Long:          rootLong,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl vmbackup"},
 		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// How many letters may be wrong in a command for the right one to be suggested.
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		Args:                       knownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := g.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return nil
+		},
 		CompletionOptions: cobra.CompletionOptions{
 			DisableDefaultCmd: true, // our own says how kubectl finds it
 		},
 	}
-	cmd.SetIn(streams.In)
-	cmd.SetOut(streams.Out)
-	cmd.SetErr(streams.ErrOut)
+	cmd.SetIn(g.streams.In)
+	cmd.SetOut(g.streams.Out)
+	cmd.SetErr(g.streams.ErrOut)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
 
 	flags := cmd.PersistentFlags()
 	g.config.AddFlags(flags)
-	flags.StringVar(&g.engine, "engine", "auto", "Who does the work: auto|direct")
-	flags.StringVar(&g.colour, "color", string(render.ColourAuto), "Colour the output: auto|always|never; NO_COLOR is honoured")
-	flags.StringVar(&g.progress, "progress", string(render.ProgressAuto), "How progress is shown on the error stream: auto|tty|plain|json|none")
+	flags.StringVar(&g.engine, "engine", engineAuto, "Who does the work: auto|direct")
+	flags.StringVar(&g.color, "color", string(render.ColourAuto), "Color the output: "+strings.Join(render.ColourModes(), "|")+". NO_COLOR is honored")
+	flags.StringVar(&g.progress, "progress", string(render.ProgressAuto),
+		"How progress is shown on the error stream: "+strings.Join(render.ProgressModes(), "|")+". json is one event a line")
 	addVerbosity(flags)
-	fixed(cmd, "engine", "auto", vmbackup.EngineDirect)
+	fixed(cmd, "engine", engineAuto, vmbackup.EngineDirect)
 	fixed(cmd, "color", render.ColourModes()...)
 	fixed(cmd, "progress", render.ProgressModes()...)
 	must(cmd.RegisterFlagCompletionFunc("namespace", g.completeNamespaces))
 
-	cmd.AddGroup(
-		&cobra.Group{ID: "main", Title: "Backup and restore:"},
-		&cobra.Group{ID: "look", Title: "Look:"},
-		&cobra.Group{ID: "other", Title: "Other:"})
-	cmd.SetHelpCommandGroupID("other")
-	add := func(group string, commands ...*cobra.Command) {
-		for _, c := range commands {
-			c.GroupID = group
-			cmd.AddCommand(c)
-		}
+	groups := templates.CommandGroups{
+		{Message: "Backup and Restore Commands:", Commands: []*cobra.Command{
+			g.newCreate(), g.newRestore(), g.newResume(), g.newDelete(),
+		}},
+		{Message: "Inspection Commands:", Commands: []*cobra.Command{
+			g.newList(), g.newDescribe(), g.newWatch(),
+		}},
+		{Message: "Other Commands:", Commands: []*cobra.Command{
+			g.newVersion(), g.newCompletion(),
+		}},
 	}
-	add("main", g.newCreate(), g.newRestore(), g.newResume(), g.newDelete())
-	add("look", g.newList(), g.newDescribe(), g.newWatch())
-	add("other", g.newVersion(), g.newCompletion(), g.newOptions())
-	return g, cmd
+	groups.Add(cmd)
+	cmd.AddCommand(g.newOptions())
+	g.addHelp(cmd, groups)
+	return cmd
+}
+
+// engineAuto is the value of --engine that leaves the choice to the tool.
+const engineAuto = "auto"
+
+// validate refuses wrong values of the flags of all commands before anything is done.
+func (g *globals) validate() error {
+	switch g.engine {
+	case engineAuto, vmbackup.EngineDirect:
+	default:
+		return invalid("--engine %q is neither %s nor %s", g.engine, engineAuto, vmbackup.EngineDirect)
+	}
+	if _, err := render.ParseColourMode(g.color); err != nil {
+		return invalid("%v", err)
+	}
+	if _, err := render.ParseProgressMode(g.progress); err != nil {
+		return invalid("%v", err)
+	}
+	return nil
 }
 
 // addVerbosity adds klog's -v alone, as kubectl has it.
@@ -119,7 +176,11 @@ func addVerbosity(flags *pflag.FlagSet) {
 
 // Execute runs the command line and returns the exit code. Errors are printed.
 func Execute(ctx context.Context, streams genericiooptions.IOStreams, build Build, args []string) int {
-	g, cmd := newRoot(streams, build)
+	return newGlobals(streams, build).execute(ctx, args)
+}
+
+func (g *globals) execute(ctx context.Context, args []string) int {
+	cmd := g.newRoot()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
@@ -130,31 +191,25 @@ func Execute(ctx context.Context, streams genericiooptions.IOStreams, build Buil
 		return silent.code
 	}
 	failure := vmbackup.AsError(err, vmbackup.ReasonInternal)
-	// The terminal is asked anew: the error may be in the flag that says how to print it.
-	terminal := g.errTerminal()
-	if printErr := render.Error(streams.ErrOut, failure, terminal.Options(g.clock())); printErr != nil {
+	if printErr := render.Error(g.streams.ErrOut, failure, g.errTerminal().Options(g.clock())); printErr != nil {
 		return exitFailed
 	}
 	return exitCode(ctx, failure)
 }
 
-// errTerminal is the error stream.
-func (g *globals) errTerminal() *render.Terminal {
-	mode, err := render.ParseColourMode(g.colour)
+// terminal is a stream to write to. A wrong --color is not its matter: it may be
+// what the error to be written is about.
+func (g *globals) terminal(w io.Writer) *render.Terminal {
+	mode, err := render.ParseColourMode(g.color)
 	if err != nil {
 		mode = render.ColourAuto
 	}
-	return render.NewTerminal(g.streams.ErrOut, mode, render.FactsOf(g.streams.ErrOut))
+	return render.NewTerminal(w, mode, g.facts(w))
 }
 
-// outTerminal is the output stream.
-func (g *globals) outTerminal() (*render.Terminal, error) {
-	mode, err := render.ParseColourMode(g.colour)
-	if err != nil {
-		return nil, invalid("%v", err)
-	}
-	return render.NewTerminal(g.streams.Out, mode, render.FactsOf(g.streams.Out)), nil
-}
+func (g *globals) errTerminal() *render.Terminal { return g.terminal(g.streams.ErrOut) }
+
+func (g *globals) outTerminal() *render.Terminal { return g.terminal(g.streams.Out) }
 
 // newProgress is the progress that --progress asks for, on the error stream.
 func (g *globals) newProgress() (render.Progress, error) {

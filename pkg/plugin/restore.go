@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,35 +18,36 @@ import (
 const restoreLong = `Restore a backup as a virtual machine.
 
 Without flags the machine comes back in the namespace and under the name that it
-had, which must be free: a restore never overwrites a machine. BACKUP is a name, or
-NAMESPACE/NAME; it is looked for in the cluster's records and then on the backup target,
-so that it is found when the records are gone.
+had, which must be free: a restore never overwrites a machine. BACKUP is NAME or
+NAMESPACE/NAME; it is looked for in the cluster's records and then on the backup
+target, so that it is found when the records are gone.
 
-The machine is created halted and gets its run strategy back when the data of all
-its volumes is there. While the source machine still exists, the restored one gets new
-MAC addresses.`
+The machine is created halted and gets its run strategy back when the data of
+all its volumes is there. While the source machine still exists, the restored
+one gets new MAC addresses.`
 
-const restoreExample = `  # Bring a deleted machine back
-  kubectl vmbackup restore web-20260102-030405
+const restoreExample = `
+# Bring a deleted machine back
+kubectl vmbackup restore web-20260102-030405
 
-  # Restore beside the original, in another namespace
-  kubectl vmbackup restore web-20260102-030405 --to-namespace test
+# Restore beside the original, in another namespace
+kubectl vmbackup restore web-20260102-030405 --to-namespace test
 
-  # Restore under another name
-  kubectl vmbackup restore web-20260102-030405 --to-name web-copy
+# Restore under another name
+kubectl vmbackup restore web-20260102-030405 --to-name web-copy
 
-  # Restore from the backup target alone
-  kubectl vmbackup restore prod/web-20260102-030405 --from target --to-namespace prod`
+# Restore from the backup target alone
+kubectl vmbackup restore prod/web-20260102-030405 --from target`
 
 // restoreOptions are the flags of restore.
 type restoreOptions struct {
 	*globals
 	output
-	run runFlags
+	run    runFlags
+	dryRun dryRun
 
 	backup  string
 	request vmbackup.RestoreRequest
-	dryRun  string
 }
 
 func (g *globals) newRestore() *cobra.Command {
@@ -54,8 +56,8 @@ func (g *globals) newRestore() *cobra.Command {
 		Use:   "restore BACKUP",
 		Short: "Restore a backup as a virtual machine",
 		Long:  restoreLong, Example: restoreExample,
-		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: g.completeBackups,
+		Args:              named("the name of the backup to restore", cobra.ExactArgs(1)),
+		ValidArgsFunction: g.completeBackup,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.backup = args[0]
 			if err := o.validate(); err != nil {
@@ -65,54 +67,86 @@ func (g *globals) newRestore() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into; it must exist (default: the backup's)")
-	flags.StringVar(&o.request.ToName, "to-name", "", "Name of the restored machine (default: the name it had)")
-	flags.StringVar(&o.request.Name, "name", "", "Name of the restore (default <vm>-<UTC time>)")
-	flags.StringVar((*string)(&o.request.From), "from", string(vmbackup.SourceAll), "Where to look for the backup: cluster, target or all")
+	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into, which must exist. If empty, the backup's")
+	flags.StringVar(&o.request.ToName, "to-name", "", "Name of the restored machine. If empty, the name it had")
+	flags.StringVar(&o.request.Name, "name", "", "Name of the restore. If empty, the machine's name and the UTC time")
+	addSource(cmd, &o.request.From, vmbackup.SourceAll, "Where to look for the backup")
 	flags.StringVar(&o.request.Target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look for the backup on")
-	flags.StringVar(&o.dryRun, "dry-run", "none", "none, client or server: check everything, show what would be done, change nothing")
-	flags.Lookup("dry-run").NoOptDefVal = "client"
+	o.dryRun.addFlag(cmd, "check everything, show what would be done")
 	o.run.addFlags(flags)
 	o.addFlags(cmd, true)
-	fixed(cmd, "from", sources...)
-	fixed(cmd, "dry-run", "none", "client", "server")
 	must(cmd.RegisterFlagCompletionFunc("to-namespace", g.completeNamespaces))
 	return cmd
 }
 
 // sources are the values of --from.
-var sources = []string{string(vmbackup.SourceCluster), string(vmbackup.SourceTarget), string(vmbackup.SourceAll)}
+func sources() []string {
+	return []string{string(vmbackup.SourceCluster), string(vmbackup.SourceTarget), string(vmbackup.SourceAll)}
+}
+
+// addSource adds the flag --from.
+func addSource(cmd *cobra.Command, source *vmbackup.Source, otherwise vmbackup.Source, usage string) {
+	cmd.Flags().StringVar((*string)(source), "from", string(otherwise),
+		usage+": cluster (its records), target (the files on the backup target) or all")
+	fixed(cmd, "from", sources()...)
+}
+
+// validSource refuses a wrong --from.
+func validSource(source vmbackup.Source) error {
+	if !slices.Contains(sources(), string(source)) {
+		return invalid("--from %q is none of %s", string(source), strings.Join(sources(), ", "))
+	}
+	return nil
+}
+
+// requestIn is the request, of a backup in that namespace unless it names its own.
+func (o *restoreOptions) requestIn(namespace string) (vmbackup.RestoreRequest, error) {
+	r := o.request
+	ref, err := vmbackup.ParseRef(strings.TrimPrefix(o.backup, "backup/"), namespace)
+	if err != nil {
+		return r, err
+	}
+	r.Backup = ref
+	return r, r.Default().Validate()
+}
 
 func (o *restoreOptions) validate() error {
-	if !slices.Contains([]string{"none", "client", "server"}, o.dryRun) {
-		return invalid("--dry-run %q is none of none, client, server", o.dryRun)
-	}
-	if err := o.run.validate(); err != nil {
+	if err := validSource(o.request.From); err != nil {
 		return err
 	}
-	return o.check()
+	// The namespace is the kubeconfig's; all else is checked before a cluster is asked.
+	if _, err := o.requestIn("default"); err != nil {
+		return err
+	}
+	for _, check := range []func() error{o.dryRun.validate, o.run.validate, o.check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (o *restoreOptions) execute(ctx context.Context) error {
-	s, err := o.newSession(o.request.Target)
+	s, err := o.connect(o.request.Target)
 	if err != nil {
 		return err
 	}
-	if o.request.Backup, err = vmbackup.ParseRef(o.backup, s.namespace); err != nil {
+	request, err := o.requestIn(s.namespace)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := o.run.context(ctx)
 	defer cancel()
-	plan, err := s.engine.PlanRestore(ctx, o.request)
+	plan, err := s.engine.PlanRestore(ctx, request)
 	if err != nil {
-		return err
+		return unbegun(ctx, err, o.run.timeout)
 	}
-	if o.dryRun != "none" {
+	if o.dryRun.on() {
 		return o.showPlan(plan)
 	}
 	restore, err := s.engine.StartRestore(ctx, plan)
 	if err != nil {
-		return err
+		return o.stopped(ctx, err, operation{restore: true, ref: plan.Restore.Ref()}, "resume", o.run.timeout)
 	}
 	return o.runRestore(ctx, s, restore.Ref(), &o.run, &o.output)
 }
@@ -127,30 +161,27 @@ func (g *globals) runRestore(ctx context.Context, s *session, ref vmbackup.Ref, 
 	if err := progress.Close(); err != nil {
 		return err
 	}
-	if restore != nil {
-		if err := g.showRestore(restore, out); err != nil {
-			return err
-		}
+	if restore == nil {
+		return unbegun(ctx, runErr, flags.timeout)
 	}
-	if runErr != nil {
-		return flags.explain(ctx, runErr, "restore", ref, true)
+	if err := g.showRestore(restore, out); err != nil {
+		return err
 	}
-	if len(restore.Status.Warnings) > 0 {
+	switch {
+	case runErr == nil && len(restore.Status.Warnings) > 0:
 		return &exitError{exitPartly}
+	case runErr == nil || restore.Status.Phase.Done():
+		return runErr
 	}
-	return nil
+	return g.stopped(ctx, runErr, operation{restore: true, ref: ref}, "resume", flags.timeout)
 }
 
 func (g *globals) showRestore(restore *vmbackup.Restore, out *output) error {
 	if !out.human() {
 		return out.print(g.streams.Out, restore)
 	}
-	terminal, err := g.outTerminal()
-	if err != nil {
-		return err
-	}
-	options := terminal.Options(g.clock())
-	options.Wide = out.format == "wide"
+	options := g.outTerminal().Options(g.clock())
+	options.Wide = out.wide()
 	return render.Restores(g.streams.Out, []vmbackup.Restore{*restore}, options)
 }
 
@@ -158,13 +189,9 @@ func (o *restoreOptions) showPlan(plan *vmbackup.RestorePlan) error {
 	if !o.human() {
 		return o.print(o.streams.Out, plan.Restore)
 	}
-	terminal, err := o.outTerminal()
-	if err != nil {
-		return err
-	}
 	if _, err := fmt.Fprintf(o.streams.Out, "Restore of backup %s as VirtualMachine %s/%s (dry run: nothing was changed)\n\n",
 		plan.Restore.Spec.Backup, plan.Restore.Spec.TargetNamespace, plan.Restore.Spec.TargetName); err != nil {
 		return err
 	}
-	return render.Plan(o.streams.Out, plan.Objects, plan.Steps, plan.Warnings, terminal.Options(o.clock()))
+	return render.Plan(o.streams.Out, plan.Objects, plan.Steps, plan.Warnings, o.outTerminal().Options(o.clock()))
 }

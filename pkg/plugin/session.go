@@ -6,7 +6,9 @@ package plugin
 import (
 	"context"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
@@ -25,14 +27,9 @@ type session struct {
 	engine    vmbackup.Engine
 }
 
-// newSession connects to the cluster. Nothing is sent yet. Backups are looked for
-// on the backup target of that name.
+// newSession makes the clients of the cluster that the kubeconfig names. Nothing
+// is sent yet.
 func (g *globals) newSession(targetName string) (*session, error) {
-	switch g.engine {
-	case "auto", vmbackup.EngineDirect:
-	default:
-		return nil, invalid("engine %q is neither auto nor %s", g.engine, vmbackup.EngineDirect)
-	}
 	namespace, _, err := g.config.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
 		return nil, kubeconfigError(err)
@@ -42,6 +39,11 @@ func (g *globals) newSession(targetName string) (*session, error) {
 		return nil, kubeconfigError(err)
 	}
 	config.WarningHandler = rest.NoWarnings{}
+	if !klog.V(1).Enabled() {
+		// What a client does about a lost connection is for -v: the error stream
+		// carries progress, which may be drawn in place or be JSON.
+		klog.SetLogger(logr.Discard())
+	}
 	config.UserAgent = kube.FieldManager + "/" + g.build.Version
 	clients, err := kube.NewClients(config)
 	if err != nil {

@@ -5,15 +5,13 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"runtime"
 
-	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
-
-	"encoding/json"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 )
@@ -45,18 +43,28 @@ func (g *globals) newVersion() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the versions of the plugin, of Kubernetes, KubeVirt and Longhorn",
-		Args:  usageArgs(cobra.NoArgs),
+		Short: "Print the versions of the plugin and of the cluster",
+		Long: `Print the versions of the plugin, of Kubernetes, KubeVirt and Longhorn.
+
+The versions of KubeVirt and Longhorn are unknown to a user who may not read
+them.`,
+		Example: `
+# All versions
+kubectl vmbackup version
+
+# The plugin's own, for scripts
+kubectl vmbackup version --client -o json`,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versions{Client: clientVersion{
-				Version: g.build.Version, Commit: g.build.Commit,
-				GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-			}}
 			switch format {
 			case "", "json", "yaml":
 			default:
 				return usageError(cmd, invalid("output format %q is neither json nor yaml", format))
 			}
+			v := versions{Client: clientVersion{
+				Version: g.build.Version, Commit: g.build.Commit,
+				GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+			}}
 			var serverErr error
 			if !clientOnly {
 				v.Server, serverErr = g.serverVersion(cmd.Context())
@@ -67,8 +75,8 @@ func (g *globals) newVersion() *cobra.Command {
 			return serverErr
 		},
 	}
-	cmd.Flags().BoolVar(&clientOnly, "client", false, "Only the plugin's own version; no cluster is asked")
-	cmd.Flags().StringVarP(&format, "output", "o", "", "json or yaml")
+	cmd.Flags().BoolVar(&clientOnly, "client", false, "Only the plugin's own version. No cluster is asked")
+	cmd.Flags().StringVarP(&format, "output", "o", "", "Output format. One of: (json, yaml)")
 	fixed(cmd, "output", "json", "yaml")
 	return cmd
 }
@@ -107,7 +115,7 @@ func (g *globals) printVersions(v versions, format string) error {
 // serverVersion asks the cluster. KubeVirt's and Longhorn's versions need rights
 // that a user may lack, and are then left out.
 func (g *globals) serverVersion(ctx context.Context) (*serverVersion, error) {
-	s, err := g.newSession("")
+	s, err := g.connect("")
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +127,7 @@ func (g *globals) serverVersion(ctx context.Context) (*serverVersion, error) {
 	if list, err := s.clients.KubeVirt.KubevirtV1().KubeVirts(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}); err == nil && len(list.Items) > 0 {
 		v.KubeVirt = list.Items[0].Status.ObservedKubeVirtVersion
 	}
-	setting := &longhornv1.Setting{}
-	if setting, err = s.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
+	if setting, err := s.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
 		v.Longhorn = setting.Value
 	}
 	return v, nil

@@ -24,7 +24,7 @@ func Backups(w io.Writer, backups []vmbackup.Backup, o Options) error {
 		for i := range backups {
 			rows[i] = backupFields(&backups[i], o)
 		}
-		return plainTable(w, rows)
+		return plainTable(w, rows, o)
 	}
 	l := o.look()
 	t := newListing(o, len(backups))

@@ -108,10 +108,10 @@ func (t *listing) write(w io.Writer, l look, footer []string) error {
 	}
 	columns = append(columns, t.age)
 	chosen, widths := fit(columns, t.options.width(), t.options.Wide)
-	if err := l.table(w, chosen, widths, t.details(l)); err != nil {
+	if err := l.table(w, chosen, widths, t.details(l), t.options); err != nil {
 		return err
 	}
-	if t.rows < 2 {
+	if t.rows < 2 || t.options.Only != nil {
 		return nil
 	}
 	var lines []string

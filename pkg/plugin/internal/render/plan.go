@@ -81,7 +81,7 @@ func planTable(w io.Writer, objects []vmbackup.PlannedObject, o Options, l look)
 			details = append(details, l.detailLine(text, o))
 		}
 	}
-	return l.table(w, chosen, widths, details)
+	return l.table(w, chosen, widths, details, o)
 }
 
 func actionLook(a vmbackup.Action) (symbol string, c colour) {
@@ -126,7 +126,7 @@ func plainPlan(w io.Writer, objects []vmbackup.PlannedObject, steps []vmbackup.S
 			{"NAME", object.Name}, {"NOTE", object.Note},
 		}
 	}
-	if err := plainTable(w, rows); err != nil {
+	if err := plainTable(w, rows, o); err != nil {
 		return err
 	}
 	var out strings.Builder

@@ -23,7 +23,7 @@ func Restores(w io.Writer, restores []vmbackup.Restore, o Options) error {
 		for i := range restores {
 			rows[i] = restoreFields(&restores[i], o)
 		}
-		return plainTable(w, rows)
+		return plainTable(w, rows, o)
 	}
 	l := o.look()
 	t := newListing(o, len(restores))

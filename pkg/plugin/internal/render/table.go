@@ -115,7 +115,7 @@ func fit(columns []*column, width int, all bool) (chosen []*column, widths []int
 
 // table writes columns for people: a quiet header, a rule, one line a row, and
 // under a row its detail when there is one. details may be nil.
-func (l look) table(w io.Writer, columns []*column, widths []int, details []string) error {
+func (l look) table(w io.Writer, columns []*column, widths []int, details []string, o Options) error {
 	if len(columns) == 0 {
 		return nil
 	}
@@ -168,14 +168,17 @@ func (l look) table(w io.Writer, columns []*column, widths []int, details []stri
 	if err := t.Render(); err != nil {
 		return fmt.Errorf("lay out table: %w", err)
 	}
-	return l.writeRows(w, buffer.String(), details)
+	return l.writeRows(w, buffer.String(), details, o)
 }
 
 // writeRows copies what tablewriter laid out, one line a row after a header and
 // a rule, and hangs each row's detail under it.
-func (l look) writeRows(w io.Writer, laidOut string, details []string) error {
+func (l look) writeRows(w io.Writer, laidOut string, details []string, o Options) error {
 	var out strings.Builder
 	for i, line := range strings.Split(strings.TrimSuffix(laidOut, "\n"), "\n") {
+		if !o.writes(i - 2) {
+			continue
+		}
 		line = strings.TrimRight(line, " ")
 		if i == 1 {
 			line = l.paint(dim, line)
@@ -187,6 +190,14 @@ func (l look) writeRows(w io.Writer, laidOut string, details []string) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// writes reports whether a row is to be written; rows below 0 are the header's.
+func (o Options) writes(row int) bool {
+	if row < 0 {
+		return !o.NoHeader
+	}
+	return o.Only == nil || o.Only(row)
 }
 
 func (l look) cell(c *column, row, width int) string {
@@ -214,7 +225,7 @@ type field struct {
 // plainTable writes kubectl's columns: upper-case titles, three spaces between,
 // no word of a cell apart from the last column's broken by a space, <none> for
 // nothing.
-func plainTable(w io.Writer, rows [][]field) error {
+func plainTable(w io.Writer, rows [][]field, o Options) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -239,7 +250,10 @@ func plainTable(w io.Writer, rows [][]field) error {
 		}
 	}
 	var out strings.Builder
-	for _, line := range lines {
+	for row, line := range lines {
+		if !o.writes(row - 1) {
+			continue
+		}
 		for i, s := range line {
 			if i == n-1 {
 				out.WriteString(s + "\n")
