@@ -27,8 +27,8 @@ func (a *app) guestCommand() *cobra.Command {
 Annotations of a VM's template (or of its running VirtualMachineInstance) give its guest a fault:
   sandbox.vmbackup.io/guest-agent: absent        no guest agent answers
   sandbox.vmbackup.io/freeze: fail               freeze is refused
-  sandbox.vmbackup.io/freeze: hang               no answer for 20 s, not frozen
-  sandbox.vmbackup.io/freeze: lost-answer        frozen, but no answer for 20 s
+  sandbox.vmbackup.io/freeze: hang               no answer (virt-api gives up after 10 s), not frozen
+  sandbox.vmbackup.io/freeze: lost-answer        frozen, but no answer
   sandbox.vmbackup.io/thaw: fail                 unfreeze is refused, only the deadline thaws
   sandbox.vmbackup.io/shutdown: ignore           the power button does nothing`,
 	}

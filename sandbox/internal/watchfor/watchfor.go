@@ -59,7 +59,7 @@ func State(ctx context.Context, client dynamic.Interface, o Object,
 	}
 	progress := "does not exist"
 	var last *unstructured.Unstructured
-	_, err := watchtools.UntilWithSync(ctx, lw, &unstructured.Unstructured{}, nil, func(event watch.Event) (bool, error) {
+	_, err := watchtools.UntilWithSync(ctx, cache.ToListWatcherWithWatchListSemantics(lw, client), &unstructured.Unstructured{}, nil, func(event watch.Event) (bool, error) {
 		object, ok := event.Object.(*unstructured.Unstructured)
 		if !ok {
 			return false, fmt.Errorf("watch %s: unexpected %T", o, event.Object)

@@ -14,7 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/json"
 	virtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
@@ -185,7 +185,7 @@ func (h *Handler) writeStatus(ctx context.Context, raw *unstructured.Unstructure
 	if equality.Semantic.DeepEqual(vmi.Status, status) {
 		return nil
 	}
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	content, err := asJSON(status)
 	if err != nil {
 		return fmt.Errorf("encode the status: %w", err)
 	}
@@ -199,4 +199,14 @@ func (h *Handler) writeStatus(ctx context.Context, raw *unstructured.Unstructure
 		return fmt.Errorf("update the status: %w", err)
 	}
 	return nil
+}
+
+// asJSON turns a typed value into the maps, slices and numbers of an unstructured object.
+func asJSON(value any) (map[string]any, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	content := map[string]any{}
+	return content, json.Unmarshal(data, &content)
 }
