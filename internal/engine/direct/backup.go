@@ -157,12 +157,10 @@ func (r *backupRun) finish(ctx context.Context, err error) error {
 		backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseFailed, false
 		backup.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
 	}
-	if saveErr := r.save(ctx); saveErr != nil {
-		// What was not recorded is not claimed.
-		if err == nil {
-			backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseRunning, false
-			err = saveErr
-		}
+	if saveErr := r.save(ctx); saveErr != nil && (err == nil || vmbackup.ReasonOf(saveErr) == vmbackup.ReasonConflict) {
+		// What was not recorded is not claimed; where another run goes on, its end counts.
+		backup.Status.Phase, backup.Status.Ready, backup.Status.CompletedAt, backup.Status.Error = vmbackup.PhaseRunning, false, nil, nil
+		err = saveErr
 	}
 	r.events.Result(backup.Status.Phase, err, "")
 	return err

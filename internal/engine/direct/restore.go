@@ -234,9 +234,9 @@ func (r *restoreRun) finish(ctx context.Context, err error) error {
 		restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseFailed, false
 		restore.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
 	}
-	if saveErr := r.save(ctx); saveErr != nil && err == nil {
-		// What was not recorded is not claimed.
-		restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseRunning, false
+	if saveErr := r.save(ctx); saveErr != nil && (err == nil || vmbackup.ReasonOf(saveErr) == vmbackup.ReasonConflict) {
+		// What was not recorded is not claimed; where another run goes on, its end counts.
+		restore.Status.Phase, restore.Status.Ready, restore.Status.CompletedAt, restore.Status.Error = vmbackup.PhaseRunning, false, nil, nil
 		err = saveErr
 	}
 	r.events.Result(restore.Status.Phase, err, "")
