@@ -43,7 +43,7 @@ const gib = int64(1) << 30
 type cluster struct {
 	*apiServer
 	vms     *machines
-	journal journal.Store
+	journal *loggedJournal
 	store   *loggedStore
 	engine  *Engine
 	events  *recorder

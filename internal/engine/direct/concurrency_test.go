@@ -35,7 +35,13 @@ func TestTwoRunsAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				c.start(request())
+				if later == 0 {
+					// Both have read the record before one of them writes it.
+					c.journal.gate = &sync.WaitGroup{}
+					c.journal.gate.Add(2)
+				}
 				first, second := c.twoRuns(later)
+				c.journal.gate = nil
 				if first != nil && second != nil || first == nil && second == nil {
 					t.Fatalf("want one winner: %v, %v", first, second)
 				}
@@ -58,6 +64,27 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A second run that comes while the first one waits for its snapshots takes over:
+// it cannot know that the first one still lives.
+func TestRunThatTakesOverARound(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.cutTakes["web-root"], c.cutTakes["web-data"] = 3*time.Second, 3*time.Second
+		c.start(request())
+		first, second := c.twoRuns(time.Second)
+		wantReason(t, first, vmbackup.ReasonConflict)
+		if second != nil {
+			t.Fatal(second)
+		}
+		if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Error != nil {
+			t.Errorf("recorded as %s, error %v", got.Phase, got.Error)
+		}
+		wantSame(t, "VolumeSnapshots", c.names("volumesnapshots"), []string{"b1-volume-web-data-2", "b1-volume-web-root-2"})
+		if got := len(c.files()); got != 4 {
+			t.Errorf("files %v", c.files())
+		}
+	})
 }
 
 func TestTwoStartsAtOnce(t *testing.T) {

@@ -17,6 +17,17 @@ import (
 type loggedJournal struct {
 	journal.Store
 	api *apiServer
+	// gate holds readers back until as many have come as it counts; nil for no gate.
+	gate *sync.WaitGroup
+}
+
+func (j *loggedJournal) Get(ctx context.Context, kind journal.Kind, ref vmbackup.Ref) (journal.Entry, error) {
+	e, err := j.Store.Get(ctx, kind, ref)
+	if j.gate != nil {
+		j.gate.Done()
+		j.gate.Wait()
+	}
+	return e, err
 }
 
 func (j *loggedJournal) Create(ctx context.Context, e journal.Entry) (journal.Entry, error) {
