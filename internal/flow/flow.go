@@ -52,7 +52,7 @@ func Run(ctx context.Context, steps []Step, noWait bool, events *Events, changed
 				changed(vmbackup.StepStatus{ID: s.ID, Title: s.Title, State: state, Message: message})
 			}
 		}
-		report(vmbackup.StateRunning, s.Title)
+		report(vmbackup.StateRunning, "")
 		if err := s.Ensure(ctx); err != nil {
 			report(vmbackup.StateFailed, err.Error())
 			return err

@@ -67,7 +67,7 @@ func (c *cuts) see(list []*longhornv1.Snapshot) (cutNow []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range list {
-		if s.Status.ReadyToUse || s.Status.CreationTime != "" {
+		if isCut(s) {
 			c.cut[s.Name] = true
 		}
 		if s.Status.Error != "" {
@@ -86,6 +86,13 @@ func (c *cuts) see(list []*longhornv1.Snapshot) (cutNow []string) {
 	}
 	c.settle()
 	return cutNow
+}
+
+// isCut reports whether the engine has taken the snapshot. Longhorn says so in
+// requestedTime, which it sets once the engine has answered; before 1.12 only the
+// creation time tells, which follows with the engine's next poll, seconds later.
+func isCut(s *longhornv1.Snapshot) bool {
+	return s.Status.RequestedTime != "" || s.Status.CreationTime != "" || s.Status.ReadyToUse
 }
 
 // settle closes all when nothing is missing; mu is held.

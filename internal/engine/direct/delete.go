@@ -55,17 +55,20 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 		plan.Objects = append(plan.Objects, vmbackup.PlannedObject{Action: vmbackup.ActionDelete, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
 	}
 
+	state := loadState(record)
 	if record.Operation != "" {
-		snapshots, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshots(req.Backup.Namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelOperation + "=" + record.Operation})
+		uids, existing, err := e.madeSnapshots(ctx, record, state.Attempt)
 		if err != nil {
-			return nil, kube.Error(err, "list", "VolumeSnapshots in namespace "+req.Backup.Namespace)
+			return nil, err
 		}
-		for _, s := range snapshots.Items {
+		for _, s := range existing {
 			remove(snapshotAPI, "VolumeSnapshot", s.Namespace, s.Name, "and its VolumeSnapshotContent")
-			own.snapshots = append(own.snapshots, "snapshot-"+string(s.UID))
+		}
+		for _, uid := range uids {
+			own.snapshots = append(own.snapshots, longhornSnapshot(uid))
 		}
 	}
-	for _, name := range loadState(record).Snapshots {
+	for _, name := range state.Snapshots {
 		if !slices.Contains(own.snapshots, name) {
 			own.snapshots = append(own.snapshots, name)
 		}
@@ -154,7 +157,7 @@ func (d *deletion) snapshots(ctx context.Context) error {
 	if d.own.record.Operation == "" {
 		return nil
 	}
-	return d.engine.removeSnapshots(ctx, d.own.record, func(string) bool { return false })
+	return d.engine.removeSnapshots(ctx, d.own.record, loadState(d.own.record).Attempt, false)
 }
 
 // backups deletes Longhorn's Backups, which removes their data, and then sees on

@@ -158,6 +158,7 @@ func (e *editor) volumes(n *renaming) {
 			rename(sysprep, "configMap", "name", n.configMaps)
 		}
 		rename(v, "secret", "secretName", n.secrets)
+		rename(v, "containerDisk", "imagePullSecret", n.secrets)
 		rename(v, "configMap", "name", n.configMaps)
 	}
 	if templates := e.list("spec", "dataVolumeTemplates"); len(templates) > 0 {

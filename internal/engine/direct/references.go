@@ -87,6 +87,8 @@ func (r *references) volume(v kubevirtv1.Volume) {
 		r.secret(v.Secret.SecretName)
 	case v.ConfigMap != nil:
 		r.configMap(v.ConfigMap.Name)
+	case v.ContainerDisk != nil:
+		r.secret(v.ContainerDisk.ImagePullSecret)
 	case v.HostDisk != nil:
 		r.warnings = append(r.warnings, fmt.Sprintf("volume %q is a file on the node (hostDisk): its data is not in the backup", v.Name))
 	case v.EmptyDisk != nil:

@@ -39,6 +39,20 @@ func (e *Engine) claimNames(ctx context.Context, record *metadata.Record, n *ren
 	return names, nil
 }
 
+// claimOf is the backed-up claim of that name.
+func claimOf(record *metadata.Record, name string) (json.RawMessage, error) {
+	for _, raw := range record.Claims {
+		m, err := metadata.ParseManifest(raw)
+		if err != nil {
+			return nil, fmt.Errorf("a claim of backup %s: %w", record.Backup.Ref(), err)
+		}
+		if m.Metadata.Name == name {
+			return raw, nil
+		}
+	}
+	return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "backup %s does not hold the PersistentVolumeClaim %s, so its volume cannot be restored", record.Backup.Ref(), name)
+}
+
 // plannedObjects is what planObjects decided.
 type plannedObjects struct {
 	names   map[string]string

@@ -109,7 +109,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	restore.Secrets, restore.ConfigMaps = secrets.create, configMaps.create
 	objects = slices.Concat(objects, secrets.planned, configMaps.planned)
 
-	for i, v := range record.Backup.Status.Volumes {
+	for _, v := range record.Backup.Status.Volumes {
 		rv := vmbackup.RestoreVolume{
 			Name: v.Name, SourcePVC: v.PVC, PVC: n.claims[v.PVC], StorageClass: v.StorageClass, SizeBytes: v.SizeBytes,
 			SnapshotHandle: v.SnapshotHandle, State: vmbackup.StatePending,
@@ -118,7 +118,11 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		planned(vmbackup.ActionCreate, snapshotAPI, "VolumeSnapshotContent", "", name, rv.SnapshotHandle+", removed when done")
 		planned(vmbackup.ActionCreate, snapshotAPI, "VolumeSnapshot", n.to.Namespace, name, "removed when done")
 		planned(vmbackup.ActionCreate, "v1", "PersistentVolumeClaim", n.to.Namespace, rv.PVC, "volume "+rv.Name+", StorageClass "+rv.StorageClass)
-		claim, err := restoredClaim(record.Claims[i], &rv, n, name)
+		backedUp, err := claimOf(record, v.PVC)
+		if err != nil {
+			return nil, err
+		}
+		claim, err := restoredClaim(backedUp, &rv, n, name)
 		if err != nil {
 			return nil, err
 		}

@@ -12,11 +12,9 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
-	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -40,12 +38,15 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 	}
 	// The round is recorded before anything is touched: two rounds never share a
 	// name, and of two runs at once one learns here that it is not alone.
+	broken := r.state.Attempt
 	r.state.Attempt++
 	if err := r.save(ctx); err != nil {
 		return err
 	}
-	if err := r.discardRound(ctx); err != nil {
-		return err
+	if broken > 0 {
+		if err := r.engine.removeSnapshots(ctx, r.record, broken, true); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, snapshotDeadline, errSnapshotDeadline)
 	defer cancel()
@@ -159,7 +160,7 @@ func (r *backupRun) createSnapshots(ctx context.Context, c *cuts) error {
 			if err != nil {
 				return kube.Error(err, "create", "VolumeSnapshot "+want.Namespace+"/"+want.Name)
 			}
-			c.expect(v.Name, "snapshot-"+string(made.UID))
+			c.expect(v.Name, longhornSnapshot(string(made.UID)))
 			return nil
 		})
 	}
@@ -214,64 +215,6 @@ func (r *backupRun) explainSlowness(ctx context.Context, c *cuts) error {
 		return nil // the round is over; its own result counts
 	}
 	return err
-}
-
-// discardRound removes the snapshots of a round that was not finished, with what
-// Longhorn made of them.
-func (r *backupRun) discardRound(ctx context.Context) error {
-	return r.engine.removeSnapshots(ctx, r.record, func(string) bool { return true })
-}
-
-// removeSnapshots deletes the VolumeSnapshots of a backup and their contents and,
-// where also says so of the Longhorn snapshot's name, what Longhorn made of them.
-// The contents have the policy Retain: they would stay, and Longhorn would not be asked.
-func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, also func(snapshot string) bool) error {
-	client := e.clients.Snapshot.SnapshotV1().VolumeSnapshots(record.Backup.Metadata.Namespace)
-	list, err := client.List(ctx, metav1.ListOptions{LabelSelector: LabelOperation + "=" + record.Operation})
-	if err != nil {
-		return kube.Error(err, "list", "VolumeSnapshots in namespace "+record.Backup.Metadata.Namespace)
-	}
-	for _, s := range list.Items {
-		if err := client.Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "VolumeSnapshot "+s.Namespace+"/"+s.Name)
-		}
-		one := kube.One(client, s.Name)
-		if err := kube.WaitGone[*snapshotv1.VolumeSnapshot](ctx, one, "VolumeSnapshot "+s.Namespace+"/"+s.Name+" to be gone", s.UID); err != nil {
-			return err
-		}
-		content := "snapcontent-" + string(s.UID)
-		if err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "VolumeSnapshotContent "+content)
-		}
-		if name := "snapshot-" + string(s.UID); also(name) {
-			if err := e.removeLonghornSnapshot(ctx, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// removeLonghornSnapshot deletes Longhorn's backups of a snapshot and the snapshot.
-func (e *Engine) removeLonghornSnapshot(ctx context.Context, name string) error {
-	backups := e.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace)
-	list, err := backups.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return kube.Error(err, "list", "Backups of Longhorn")
-	}
-	for _, b := range list.Items {
-		if !isOf(&b, name) {
-			continue
-		}
-		if err := backups.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
-		}
-	}
-	err = e.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace).Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return kube.Error(err, "delete", "Longhorn Snapshot "+name)
-	}
-	return nil
 }
 
 // verifySnapshots waits until every VolumeSnapshot of a backup of type snapshot is
