@@ -20,7 +20,14 @@ const Bucket = "vmbackup"
 
 // create lays out the state directory of a new instance. apiPort is already held by the caller.
 func (i *Instance) create(families map[string]string, apiPort int, s3From *Instance) (*component.Env, error) {
-	if err := os.RemoveAll(i.Dir); err != nil {
+	if err := i.remove(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(i.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	owner := "The state of a sandbox instance of kubectl-vmbackup. Remove it with \"sandbox down\".\n"
+	if err := os.WriteFile(i.path(ownerFile), []byte(owner), 0o600); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{"logs", "pki", "run", "rootfs", "longhorn", "etcd", "s3/" + Bucket, "bin"} {

@@ -25,7 +25,43 @@ func (i *Instance) Down(ctx context.Context) error {
 		return fmt.Errorf("instance %s does not end: %w", i.Name, err)
 	}
 	defer lock.Close()
-	return errors.Join(os.RemoveAll(i.Dir), os.Remove(lock.Name()))
+	return errors.Join(i.remove(), os.Remove(lock.Name()))
+}
+
+// remove deletes the state directory, its mark last, so that an interrupted
+// removal is known for what it is.
+func (i *Instance) remove() error {
+	if err := i.checkOurs(); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(i.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == ownerFile {
+			continue
+		}
+		if err := removeAll(i.path(e.Name())); err != nil {
+			return err
+		}
+	}
+	return removeAll(i.Dir)
+}
+
+// removeAll tries again when a process that is being killed wrote a last file.
+func removeAll(path string) error {
+	const attempts = 5
+	var err error
+	for range attempts {
+		if err = os.RemoveAll(path); err == nil || !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return err
 }
 
 // endMonitor asks the monitor to end, and kills it when it does not; either way the kernel ends the rest.

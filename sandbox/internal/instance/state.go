@@ -37,6 +37,9 @@ type Instance struct {
 	Dir string
 }
 
+// ownerFile marks a directory as the state of an instance. It is made first and removed last.
+const ownerFile = "SANDBOX"
+
 // ErrNotRunning is returned where a running instance is needed.
 var ErrNotRunning = errors.New("not running")
 
@@ -72,9 +75,27 @@ func List(home string) ([]*Instance, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, i)
+		if i.checkOurs() == nil {
+			all = append(all, i)
+		}
 	}
 	return all, nil
+}
+
+// checkOurs fails when the state directory exists and is not the sandbox's: it
+// is removed as a whole at the start and at the end.
+func (i *Instance) checkOurs() error {
+	entries, err := os.ReadDir(i.Dir)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && len(entries) == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(i.path(ownerFile)); err != nil {
+		return fmt.Errorf("%s is not the state of a sandbox instance: move it away, or set SANDBOX_HOME to another directory", i.Dir)
+	}
+	return nil
 }
 
 func (i *Instance) path(elem ...string) string {

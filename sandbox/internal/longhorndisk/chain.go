@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,7 +75,7 @@ func OpenChain(dir string) (*Chain, error) {
 		name = disk.Parent
 	}
 	if volume.BackingFilePath != "" {
-		if err := c.addBacking(volume.BackingFilePath); err != nil {
+		if err := c.addBacking(backingFile(dir, volume.BackingFilePath)); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
@@ -92,6 +93,17 @@ func (c *Chain) add(path string) error {
 	}
 	c.layers = append(c.layers, layer{file: f, size: info.Size()})
 	return nil
+}
+
+// backingFile is the path of a backing image from here. The engine tells it as
+// it sees it, below a mount of the host's root; the Longhorn disk that holds the
+// replica (<disk>/replicas/<name>) holds the image too.
+func backingFile(dir, told string) string {
+	const images = "/backing-images/"
+	if i := strings.LastIndex(told, images); i >= 0 {
+		return filepath.Join(dir, "..", "..", told[i:])
+	}
+	return told
 }
 
 // addBacking adds the backing file, which Longhorn keeps as the user gave it.

@@ -24,7 +24,10 @@ type replica struct {
 
 func newReplica(t *testing.T, size int64, head, backing string) replica {
 	t.Helper()
-	r := replica{t: t, dir: t.TempDir()}
+	r := replica{t: t, dir: filepath.Join(t.TempDir(), "replicas", "volume-1")}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	r.write("volume.meta", fmt.Sprintf(
 		`{"Size":%d,"Head":%q,"Dirty":true,"Rebuilding":false,"BackingFilePath":%q,"SectorSize":512}`, size, head, backing))
 	return r
@@ -74,11 +77,15 @@ const size = 8 * blockSize
 
 // three is a chain in which every kind of overlap occurs, with the content it must show.
 func three(t *testing.T) (replica, []byte) {
-	backing := filepath.Join(t.TempDir(), "backing")
-	if err := os.WriteFile(backing, bytes.Repeat([]byte{'B'}, 2*blockSize), 0o600); err != nil {
+	// The path is the engine's: the image lies on the disk that holds the replica.
+	r := newReplica(t, size, "volume-head-002.img", "/host/var/lib/longhorn/backing-images/image-1/backing")
+	image := filepath.Join(r.dir, "..", "..", "backing-images", "image-1")
+	if err := os.MkdirAll(image, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := newReplica(t, size, "volume-head-002.img", backing)
+	if err := os.WriteFile(filepath.Join(image, "backing"), bytes.Repeat([]byte{'B'}, 2*blockSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r.layer("volume-head-002.img", "volume-snap-b.img", size, map[int64]byte{3 * blockSize: 'h'})
 	r.layer("volume-snap-b.img", "volume-snap-a.img", size, map[int64]byte{3 * blockSize: 'b', 5 * blockSize: 'b'})
 	// The oldest snapshot is from before the volume grew.
