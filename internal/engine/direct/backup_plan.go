@@ -276,9 +276,9 @@ func plannedBackup(record *metadata.Record, class *snapshotv1.VolumeSnapshotClas
 			Name: "(named by Longhorn)", Note: "of volume " + v.LonghornVolume + " on target " + backup.Spec.Target,
 		})
 	}
-	keys := []string{metadata.RecordKey(ref)}
-	if !loadState(record).NotForHarvester {
-		keys = append(keys, metadata.HarvesterBackupKey(ref))
+	keys := []string{metadata.HarvesterBackupKey(ref), metadata.RecordKey(ref)}
+	if loadState(record).NotForHarvester {
+		keys = keys[1:]
 	}
 	for _, key := range keys {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, Kind: vmbackup.KindFile, Name: key, Note: "on target " + backup.Spec.Target})

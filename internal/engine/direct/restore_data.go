@@ -40,6 +40,9 @@ func (r *restoreRun) watchData(ctx context.Context) error {
 	}
 	var mu sync.Mutex // guards volumes
 
+	for _, v := range volumes {
+		r.events.Volume("data", v.Name, v.State, v.Progress, 0, v.SizeBytes, "")
+	}
 	progress, stop := context.WithCancel(ctx)
 	var side sync.WaitGroup
 	side.Go(func() { r.followProgress(progress, &mu, names) })
@@ -57,6 +60,7 @@ func (r *restoreRun) watchData(ctx context.Context) error {
 // followVolume waits until one volume is restored and at rest.
 func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmbackup.RestoreVolume) error {
 	clone := strings.HasPrefix(v.SnapshotHandle, "snap://")
+	waits := ""
 	one := kube.One(r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace), v.LonghornVolume)
 	return kube.WaitFor(ctx, one, "the data of volume "+v.Name+" (Longhorn volume "+v.LonghornVolume+")", func(lv *longhornv1.Volume) (bool, error) {
 		if lv.Status.Robustness == longhornv1.VolumeRobustnessFaulted {
@@ -66,6 +70,10 @@ func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmback
 			if c.Type == longhornv1.VolumeConditionTypeRestore && c.Status == longhornv1.ConditionStatusFalse && c.Reason == longhornv1.VolumeConditionReasonRestoreFailure {
 				return false, r.restoreFailed(v, c.Message)
 			}
+		}
+		if why := unscheduled(lv); why != waits {
+			waits = why
+			r.events.Volume("data", v.Name, vmbackup.StateRunning, v.Progress, 0, v.SizeBytes, why)
 		}
 		done := lv.Status.RestoreInitiated && !lv.Status.RestoreRequired
 		if clone {
@@ -89,6 +97,16 @@ func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmback
 func (r *restoreRun) restoreFailed(v *vmbackup.RestoreVolume, why string) error {
 	return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn could not restore volume %s of backup %s into claim %s: %s", v.Name, r.restore().Spec.Backup, v.PVC, why).
 		WithHint("the backup is untouched; the half-restored machine %s is off and can be deleted; mend the cause and restore again", r.restore().Status.VM)
+}
+
+// unscheduled is why no disk takes a volume's replicas, empty when one does.
+func unscheduled(lv *longhornv1.Volume) string {
+	for _, c := range lv.Status.Conditions {
+		if c.Type == longhornv1.VolumeConditionTypeScheduled && c.Status == longhornv1.ConditionStatusFalse {
+			return "no disk takes its replicas: " + c.Reason + " " + c.Message
+		}
+	}
+	return ""
 }
 
 // conditionMessage joins what a volume's unhealthy conditions say.

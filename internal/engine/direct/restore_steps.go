@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -197,6 +198,13 @@ func (r *restoreRun) ensureClaims(ctx context.Context) error {
 	volumes := r.restore().Status.Volumes
 	claims := kube.Select(client, metav1.ListOptions{LabelSelector: LabelOperation + "=" + r.record.Operation})
 	bound := map[string]string{} // PersistentVolume by claim
+	names := map[string]string{} // the volume's name by claim
+	for _, v := range volumes {
+		names[v.PVC] = v.Name
+	}
+	side, stop := context.WithCancel(ctx)
+	var explaining sync.WaitGroup
+	explaining.Go(func() { r.explainClaims(side, names) })
 	err := kube.WatchAll(ctx, claims, "the claims of restore "+r.restore().Ref().String()+" to be bound", func(list []*corev1.PersistentVolumeClaim) (bool, error) {
 		for _, c := range list {
 			if c.Status.Phase == corev1.ClaimLost {
@@ -208,6 +216,8 @@ func (r *restoreRun) ensureClaims(ctx context.Context) error {
 		}
 		return !slices.ContainsFunc(volumes, func(v vmbackup.RestoreVolume) bool { return bound[v.PVC] == "" }), nil
 	})
+	stop()
+	explaining.Wait()
 	if err != nil {
 		return err
 	}
@@ -223,6 +233,23 @@ func (r *restoreRun) ensureClaims(ctx context.Context) error {
 		v.LonghornVolume, v.State = pv.Spec.CSI.VolumeHandle, vmbackup.StateRunning
 	}
 	return nil
+}
+
+// explainClaims tells why claims are not bound: the warnings that the provisioner
+// left at them. It is for the eye alone, and not being allowed to look is no error.
+func (r *restoreRun) explainClaims(ctx context.Context, volumes map[string]string) {
+	told := map[string]bool{}
+	events := kube.Select(r.engine.clients.Core.CoreV1().Events(r.namespace()), metav1.ListOptions{FieldSelector: "involvedObject.kind=PersistentVolumeClaim,type=Warning"})
+	_ = kube.WatchAll(ctx, events, "the events of the claims", func(list []*corev1.Event) (bool, error) {
+		for _, e := range list {
+			volume, ours := volumes[e.InvolvedObject.Name]
+			if ours && !told[volume+e.Message] {
+				told[volume+e.Message] = true
+				r.events.Volume("volumes", volume, vmbackup.StatePending, 0, 0, 0, e.Message)
+			}
+		}
+		return false, nil
+	})
 }
 
 // ensureMachine creates the machine, halted.
