@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -122,7 +123,9 @@ func (g *Guest) expire(window *Window) {
 	g.mu.Lock()
 	mine := g.window == window
 	if mine {
-		g.leaveFrozen(ThawedByDeadline)
+		if err := g.leaveFrozen(ThawedByDeadline); err != nil {
+			fmt.Fprintf(os.Stderr, "guest %s/%s: record the thaw at the deadline: %v\n", g.key.Namespace, g.key.Name, err)
+		}
 	}
 	g.mu.Unlock()
 	if mine {

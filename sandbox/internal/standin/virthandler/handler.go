@@ -205,12 +205,16 @@ func (h *Handler) run(ctx context.Context) error {
 				fmt.Fprintf(os.Stderr, "heartbeat: %v\n", err)
 			}
 		case <-ctx.Done():
-			// As virt-handler does when it leaves a node.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-			defer cancel()
-			return h.beat(last, false)
+			return h.leave(context.WithoutCancel(ctx))
 		}
 	}
+}
+
+// leave tells that the node takes no more VMIs, as virt-handler does when it ends.
+func (h *Handler) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return h.beat(ctx, false)
 }
 
 func (h *Handler) work(ctx context.Context) {

@@ -208,5 +208,6 @@ func asJSON(value any) (map[string]any, error) {
 		return nil, err
 	}
 	content := map[string]any{}
-	return content, json.Unmarshal(data, &content)
+	err = json.Unmarshal(data, &content)
+	return content, err
 }
