@@ -49,6 +49,7 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 		return nil, err
 	}
 	backup := &record.Backup
+	foundOn(backup, req.Target)
 	own := &deletePlan{record: record}
 	plan := &vmbackup.DeletePlan{Request: req, Backup: backup, State: own}
 	remove := func(api, kind, namespace, name, note string) {

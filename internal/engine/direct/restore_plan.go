@@ -35,6 +35,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		return nil, err
 	}
 	backup := &record.Backup
+	foundOn(backup, req.Target)
 	if err := restorable(backup); err != nil {
 		return nil, err
 	}
@@ -78,6 +79,14 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		Request: req, Restore: &restore.Restore, Objects: append(objects, parts...),
 		Steps: flow.Statuses((&restoreRun{record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
 	}, nil
+}
+
+// foundOn names the target of a backup that was read from there: the file knows it
+// by its name in the cluster that wrote it, and Harvester's file names none.
+func foundOn(b *vmbackup.Backup, target string) {
+	if b.Spec.Type == vmbackup.TypeBackup && target != "" && (b.Spec.Target == "" || b.Status.FoundOn == string(vmbackup.SourceTarget)) {
+		b.Spec.Target = target
+	}
 }
 
 // planParts decides the names of everything that comes back and makes the manifests.
