@@ -461,10 +461,13 @@ func (s *apiServer) log(verbs ...string) []string {
 
 // writes are the requests that change something; a dry run changes nothing.
 func (s *apiServer) writes() []string {
-	return slices.DeleteFunc(s.log("create", "update", "patch", "delete", "freeze", "unfreeze", "put"), func(r string) bool {
-		_, _, rest := cut(r)
-		return rest == "(dry run)"
-	})
+	var writes []string
+	for _, r := range s.log("create", "update", "patch", "delete", "freeze", "unfreeze", "put") {
+		if _, _, remark := cut(r); remark == "" {
+			writes = append(writes, r)
+		}
+	}
+	return writes
 }
 
 // cut takes a line of the log apart: verb, resource with name, and the remark.

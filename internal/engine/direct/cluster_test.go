@@ -218,7 +218,7 @@ func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
 	time.AfterFunc(50*time.Millisecond, func() {
 		c.put("volumesnapshotcontents", &snapshotv1.VolumeSnapshotContent{
 			ObjectMeta: metav1.ObjectMeta{Name: content},
-			Spec:       snapshotv1.VolumeSnapshotContentSpec{Driver: Driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain},
+			Spec:       snapshotv1.VolumeSnapshotContentSpec{Driver: Driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain, VolumeSnapshotRef: corev1.ObjectReference{Namespace: s.Namespace, Name: s.Name, UID: s.UID}},
 		})
 		edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: &content}
