@@ -65,7 +65,7 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 	}
 	backup := &record.Backup
 	events := flow.NewEvents(sinkOf(opts), "backup/"+ref.String(), e.clock)
-	run := &backupRun{engine: e, events: events, record: record, version: entry.Version, state: loadState(record)}
+	run := &backupRun{operation: operation{e, events, entry.Version}, record: record, state: loadState(record)}
 	if backup.Status.Phase.Done() {
 		events.Plan(nil, "backup "+ref.String()+" has ended already")
 		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
@@ -90,12 +90,10 @@ func asErr(err *vmbackup.Error) error {
 
 // backupRun is one run of a backup, from wherever it stands.
 type backupRun struct {
-	engine  *Engine
-	events  *flow.Events
-	record  *metadata.Record
-	state   *backupState
-	version string
-	store   target.Store // opened on first use
+	operation
+	record *metadata.Record
+	state  *backupState
+	store  target.Store // opened on first use
 }
 
 func (r *backupRun) backup() *vmbackup.Backup { return &r.record.Backup }
@@ -125,43 +123,11 @@ func (r *backupRun) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entry.Version = r.version
-	entry, err = r.engine.journal.Update(ctx, entry)
-	if err != nil {
-		if vmbackup.ReasonOf(err) == vmbackup.ReasonConflict {
-			return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with backup %s: %w", r.backup().Ref(), err).
-				WithHint("follow it with: kubectl vmbackup watch %s -n %s", r.backup().Metadata.Name, r.backup().Metadata.Namespace)
-		}
-		return err
-	}
-	r.version = entry.Version
-	return nil
+	return r.update(ctx, entry)
 }
 
-// finish records how the run ended. A run that was ended from outside leaves the
-// backup as it is, so that the next one goes on.
 func (r *backupRun) finish(ctx context.Context, err error) error {
-	backup := r.backup()
-	if detached(err) {
-		r.events.Result(vmbackup.PhaseRunning, nil, "the uploads go on by themselves; finish with: kubectl vmbackup resume "+backup.Metadata.Name+" -n "+backup.Metadata.Namespace)
-		return nil
-	}
-	if err != nil && interrupted(ctx, err) {
-		r.events.Result(vmbackup.PhaseRunning, err, "")
-		return err
-	}
-	now := r.engine.clock().UTC()
-	backup.Status.CompletedAt = &now
-	backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseReady, true
-	if err != nil {
-		backup.Status.Phase, backup.Status.Ready = vmbackup.PhaseFailed, false
-		backup.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
-	}
-	if saveErr := r.save(ctx); saveErr != nil && (err == nil || vmbackup.ReasonOf(saveErr) == vmbackup.ReasonConflict) {
-		// What was not recorded is not claimed; where another run goes on, its end counts.
-		backup.Status.Phase, backup.Status.Ready, backup.Status.CompletedAt, backup.Status.Error = vmbackup.PhaseRunning, false, nil, nil
-		err = saveErr
-	}
-	r.events.Result(backup.Status.Phase, err, "")
-	return err
+	status := &r.backup().Status
+	end := ending{&status.Phase, &status.Ready, &status.CompletedAt, &status.Error}
+	return r.operation.finish(ctx, err, end, journal.KindBackup, r.backup().Ref(), r.save)
 }

@@ -51,7 +51,7 @@ func (e *Engine) FollowBackup(ctx context.Context, ref vmbackup.Ref, sink vmback
 			return false, err
 		}
 		// Before the snapshots are cut nobody knows what to look for.
-		run = &backupRun{engine: e, events: flow.NewEvents(sink, "backup/"+ref.String(), e.clock), record: record, state: loadState(record)}
+		run = &backupRun{operation: operation{engine: e, events: flow.NewEvents(sink, "backup/"+ref.String(), e.clock)}, record: record, state: loadState(record)}
 		return record.Backup.Status.Phase.Done() || run.state.cut(), nil
 	})
 	if err != nil || run.backup().Status.Phase.Done() || run.backup().Spec.Type == vmbackup.TypeSnapshot {
@@ -70,7 +70,7 @@ func (e *Engine) FollowRestore(ctx context.Context, ref vmbackup.Ref, sink vmbac
 		if err != nil {
 			return false, err
 		}
-		run = &restoreRun{engine: e, events: flow.NewEvents(sink, "restore/"+ref.String(), e.clock), record: record}
+		run = &restoreRun{operation: operation{engine: e, events: flow.NewEvents(sink, "restore/"+ref.String(), e.clock)}, record: record}
 		// Before the machine is there its volumes are not known yet.
 		return record.Restore.Status.Phase.Done() || record.Restore.Status.VM != "", nil
 	})

@@ -128,10 +128,8 @@ func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 
 // restoreRun is one run of a restore, from wherever it stands.
 type restoreRun struct {
-	engine  *Engine
-	events  *flow.Events
-	record  *restoreRecord
-	version string
+	operation
+	record *restoreRecord
 }
 
 func (r *restoreRun) restore() *vmbackup.Restore { return &r.record.Restore }
@@ -170,7 +168,7 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 		return nil, err
 	}
 	restore := &record.Restore
-	run := &restoreRun{engine: e, events: flow.NewEvents(sinkOf(opts), "restore/"+ref.String(), e.clock), record: record, version: entry.Version}
+	run := &restoreRun{operation: operation{e, flow.NewEvents(sinkOf(opts), "restore/"+ref.String(), e.clock), entry.Version}, record: record}
 	if restore.Status.Phase.Done() {
 		run.events.Plan(nil, "restore "+ref.String()+" has ended already")
 		run.events.Result(restore.Status.Phase, asErr(restore.Status.Error), "")
@@ -202,43 +200,11 @@ func (r *restoreRun) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entry.Version = r.version
-	entry, err = r.engine.journal.Update(ctx, entry)
-	if err != nil {
-		if vmbackup.ReasonOf(err) == vmbackup.ReasonConflict {
-			return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with restore %s: %w", r.restore().Ref(), err).
-				WithHint("follow it with: kubectl vmbackup watch restore/%s -n %s", r.restore().Metadata.Name, r.namespace())
-		}
-		return err
-	}
-	r.version = entry.Version
-	return nil
+	return r.update(ctx, entry)
 }
 
-// finish records how the run ended. A run that was ended from outside leaves the
-// restore as it is, so that the next one goes on.
 func (r *restoreRun) finish(ctx context.Context, err error) error {
-	restore := r.restore()
-	if detached(err) {
-		r.events.Result(vmbackup.PhaseRunning, nil, fmt.Sprintf("the data is restored by Longhorn; finish with: kubectl vmbackup resume restore/%s -n %s", restore.Metadata.Name, restore.Metadata.Namespace))
-		return nil
-	}
-	if err != nil && interrupted(ctx, err) {
-		r.events.Result(vmbackup.PhaseRunning, err, "")
-		return err
-	}
-	now := r.engine.clock().UTC()
-	restore.Status.CompletedAt = &now
-	restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseReady, true
-	if err != nil {
-		restore.Status.Phase, restore.Status.Ready = vmbackup.PhaseFailed, false
-		restore.Status.Error = vmbackup.AsError(err, vmbackup.ReasonInternal)
-	}
-	if saveErr := r.save(ctx); saveErr != nil && (err == nil || vmbackup.ReasonOf(saveErr) == vmbackup.ReasonConflict) {
-		// What was not recorded is not claimed; where another run goes on, its end counts.
-		restore.Status.Phase, restore.Status.Ready, restore.Status.CompletedAt, restore.Status.Error = vmbackup.PhaseRunning, false, nil, nil
-		err = saveErr
-	}
-	r.events.Result(restore.Status.Phase, err, "")
-	return err
+	status := &r.restore().Status
+	end := ending{&status.Phase, &status.Ready, &status.CompletedAt, &status.Error}
+	return r.operation.finish(ctx, err, end, journal.KindRestore, r.restore().Ref(), r.save)
 }
