@@ -27,7 +27,7 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pid, err := i.InitPID()
+			pid, err := i.PID("init")
 			if err != nil {
 				return err
 			}

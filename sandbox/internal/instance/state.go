@@ -231,8 +231,9 @@ func (i *Instance) process(role string) (identity, error) {
 	return id, nil
 }
 
-// InitPID is the host's number of the instance's process 1, for nsenter.
-func (i *Instance) InitPID() (int, error) {
-	id, err := i.process("init")
+// PID is the host's number of one of the instance's processes: "monitor", or
+// "init", its process 1, whose namespaces nsenter can enter.
+func (i *Instance) PID(role string) (int, error) {
+	id, err := i.process(role)
 	return id.PID, err
 }
