@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -41,11 +42,11 @@ spec:
       volumes: [{name: root, persistentVolumeClaim: {claimName: %[3]s}}]
 `
 
-var (
-	machines  = resource("kubevirt.io", "v1", "virtualmachines")
-	instances = resource("kubevirt.io", "v1", "virtualmachineinstances")
-	volumes   = resource("longhorn.io", "v1beta2", "volumes")
-)
+func machines() schema.GroupVersionResource { return resource("kubevirt.io", "v1", "virtualmachines") }
+func instances() schema.GroupVersionResource {
+	return resource("kubevirt.io", "v1", "virtualmachineinstances")
+}
+func volumes() schema.GroupVersionResource { return resource("longhorn.io", "v1beta2", "volumes") }
 
 // TestKubeVirt follows one VM through its life: admission, start, freezes,
 // a backup while it runs, restarts of KubeVirt and of its guest, stop, deletion.
@@ -60,12 +61,13 @@ func TestKubeVirt(t *testing.T) {
 	}{
 		{"an invalid VM is refused", (*cluster).kubevirtRefuses},
 		{"a VM runs on its volume", (*cluster).kubevirtRuns},
-		{"only who may can freeze", (*cluster).kubevirtAuthorizes},
+		{"only permitted users reach the guest", (*cluster).kubevirtAuthorizes},
 		{"freeze and unfreeze are recorded", (*cluster).kubevirtFreezes},
 		{"the deadline thaws", (*cluster).kubevirtDeadline},
 		{"faults of the guest", (*cluster).kubevirtFaults},
 		{"a backup while it runs", (*cluster).kubevirtBackup},
 		{"an open freeze survives its keeper", (*cluster).kubevirtStandInRestart},
+		{"a volume is plugged in and out", (*cluster).kubevirtHotplug},
 		{"KubeVirt restarts", (*cluster).kubevirtRestarts},
 		{"a crash is answered by the run strategy", (*cluster).kubevirtCrash},
 		{"Halted stops it", (*cluster).kubevirtHalts},
@@ -152,7 +154,7 @@ func (c *cluster) freezes() []guest.Window {
 // instance waits until the VMI is as wanted.
 func (c *cluster) instance(want string, reached func(*unstructured.Unstructured) bool) *unstructured.Unstructured {
 	c.t.Helper()
-	return c.wait(instances, "machines", "vm", func(o *unstructured.Unstructured) (bool, string, error) {
+	return c.wait(instances(), "machines", "vm", func(o *unstructured.Unstructured) (bool, string, error) {
 		return reached(o), "is not " + want, nil
 	})
 }
@@ -188,23 +190,29 @@ func (c *cluster) patch(what, name, body string) {
 // gone waits until the VMI and its launcher pods are gone and the volume is at rest.
 func (c *cluster) gone() {
 	c.t.Helper()
-	c.awaitNone(instances, "machines", "")
+	c.awaitNone(instances(), "machines", "")
 	c.awaitNone(resource("", "v1", "pods"), "machines", "kubevirt.io=virt-launcher")
-	c.wait(volumes, "longhorn-system", c.volume(), func(o *unstructured.Unstructured) (bool, string, error) {
+	c.volumeState("root", "detached")
+}
+
+// volumeState waits for the state of the Longhorn volume behind a PVC.
+func (c *cluster) volumeState(claim, want string) {
+	c.t.Helper()
+	c.wait(volumes(), "longhorn-system", c.volume(claim), func(o *unstructured.Unstructured) (bool, string, error) {
 		state := text(o, "status", "state")
-		return state == "detached", "is " + state, nil
+		return state == want, "is " + state, nil
 	})
 }
 
-// volume is the Longhorn volume of the VM's disk.
-func (c *cluster) volume() string {
+// volume is the Longhorn volume behind a PVC.
+func (c *cluster) volume(claim string) string {
 	c.t.Helper()
-	claim, err := c.client.Resource(resource("", "v1", "persistentvolumeclaims")).Namespace("machines").
-		Get(c.t.Context(), "root", metav1.GetOptions{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return text(claim, "spec", "volumeName")
+	bound := c.wait(resource("", "v1", "persistentvolumeclaims"), "machines", claim,
+		func(o *unstructured.Unstructured) (bool, string, error) {
+			phase := text(o, "status", "phase")
+			return phase == "Bound", "is " + phase, nil
+		})
+	return text(bound, "spec", "volumeName")
 }
 
 func (c *cluster) kubevirtRefuses() {
@@ -212,7 +220,7 @@ func (c *cluster) kubevirtRefuses() {
 	if err := yamlInto(fmt.Sprintf(machineYAML, "machines", "bad", "root", "no-such-volume"), &machine); err != nil {
 		c.t.Fatal(err)
 	}
-	_, err := c.client.Resource(machines).Namespace("machines").
+	_, err := c.client.Resource(machines()).Namespace("machines").
 		Create(c.t.Context(), &unstructured.Unstructured{Object: machine}, metav1.CreateOptions{})
 	if err == nil || !strings.Contains(err.Error(), "'no-such-volume' not found") {
 		c.t.Fatalf("a VM whose disk has no volume: %v", err)
@@ -225,7 +233,7 @@ func (c *cluster) kubevirtRuns() {
 	vmi := c.running("")
 	c.t.Logf("running after %s", time.Since(started).Round(100*time.Millisecond))
 	// Running is said only once the disk is there.
-	volume, err := c.client.Resource(volumes).Namespace("longhorn-system").Get(c.t.Context(), c.volume(), metav1.GetOptions{})
+	volume, err := c.client.Resource(volumes()).Namespace("longhorn-system").Get(c.t.Context(), c.volume("root"), metav1.GetOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -236,7 +244,7 @@ func (c *cluster) kubevirtRuns() {
 	if !strings.Contains(fmt.Sprint(conditions), "AgentConnected") {
 		c.t.Fatalf("conditions %v", conditions)
 	}
-	c.wait(machines, "machines", "vm", func(o *unstructured.Unstructured) (bool, string, error) {
+	c.wait(machines(), "machines", "vm", func(o *unstructured.Unstructured) (bool, string, error) {
 		status := text(o, "status", "printableStatus")
 		return status == "Running", "is " + status, nil
 	})
@@ -333,7 +341,7 @@ func (c *cluster) kubevirtFaults() {
 func (c *cluster) kubevirtBackup() {
 	c.backUp("machines", "live", "root")
 	vmi := c.running("")
-	volume, err := c.client.Resource(volumes).Namespace("longhorn-system").Get(c.t.Context(), c.volume(), metav1.GetOptions{})
+	volume, err := c.client.Resource(volumes()).Namespace("longhorn-system").Get(c.t.Context(), c.volume("root"), metav1.GetOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -352,6 +360,34 @@ func (c *cluster) kubevirtStandInRestart() {
 	if w.ThawedBy != guest.ThawedByDeadline || w.DurationSeconds < 5 {
 		c.t.Fatalf("recorded %+v", w)
 	}
+}
+
+func (c *cluster) kubevirtHotplug() {
+	c.apply(claimYAML, "extra", "machines")
+	c.volume("extra")
+	c.subresource("virtualmachines", "addvolume", `{"name":"extra","disk":{"disk":{"bus":"scsi"}},
+		"volumeSource":{"persistentVolumeClaim":{"claimName":"extra","hotpluggable":true}}}`)
+	plugged := func(o *unstructured.Unstructured) (phase, target string, found bool) {
+		statuses, _, _ := unstructured.NestedSlice(o.Object, "status", "volumeStatus")
+		for _, s := range statuses {
+			if status, _ := s.(map[string]any); status["name"] == "extra" {
+				return fmt.Sprint(status["phase"]), fmt.Sprint(status["target"]), true
+			}
+		}
+		return "", "", false
+	}
+	c.instance("in possession of the plugged volume", func(o *unstructured.Unstructured) bool {
+		phase, target, _ := plugged(o)
+		return phase == "Ready" && target == "sda"
+	})
+	c.volumeState("extra", "attached")
+	c.subresource("virtualmachines", "removevolume", `{"name":"extra"}`)
+	c.instance("rid of the plugged volume", func(o *unstructured.Unstructured) bool {
+		_, _, found := plugged(o)
+		return !found
+	})
+	c.volumeState("extra", "detached")
+	c.volumeState("root", "attached")
 }
 
 func (c *cluster) kubevirtRestarts() {
@@ -389,11 +425,11 @@ func (c *cluster) kubevirtHalts() {
 func (c *cluster) kubevirtDeletes() {
 	c.subresource("virtualmachines", "start", `{}`)
 	c.running("")
-	if err := c.client.Resource(machines).Namespace("machines").Delete(c.t.Context(), "vm", metav1.DeleteOptions{}); err != nil {
+	if err := c.client.Resource(machines()).Namespace("machines").Delete(c.t.Context(), "vm", metav1.DeleteOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.gone()
-	_, err := c.client.Resource(machines).Namespace("machines").Get(c.t.Context(), "vm", metav1.GetOptions{})
+	_, err := c.client.Resource(machines()).Namespace("machines").Get(c.t.Context(), "vm", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		c.t.Fatalf("the VM is still there: %v", err)
 	}
