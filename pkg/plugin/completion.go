@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -79,26 +78,20 @@ func (g *globals) completing(cmd *cobra.Command, given []string, toComplete stri
 }
 
 func (g *globals) completeMachines(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	return g.completing(cmd, given, toComplete, func(ctx context.Context, s *session) (names []string) {
-		list, err := s.clients.KubeVirt.KubevirtV1().VirtualMachines(s.namespace).List(ctx, metav1.ListOptions{})
+	return g.completing(cmd, given, toComplete, func(ctx context.Context, s *session) []string {
+		names, err := s.cluster.machines(ctx, s.namespace, "")
 		if err != nil {
 			return nil
-		}
-		for i := range list.Items {
-			names = append(names, list.Items[i].Name)
 		}
 		return names
 	})
 }
 
 func (g *globals) completeNamespaces(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) (names []string) {
-		list, err := s.clients.Core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) []string {
+		names, err := s.cluster.namespaces(ctx)
 		if err != nil {
 			return nil
-		}
-		for i := range list.Items {
-			names = append(names, list.Items[i].Name)
 		}
 		return names
 	})

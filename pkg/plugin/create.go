@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -171,20 +170,16 @@ func (o *createOptions) machines(ctx context.Context, s *session) ([]string, err
 		slices.Sort(names)
 		return slices.Compact(names), nil
 	}
-	list, err := s.clients.KubeVirt.KubevirtV1().VirtualMachines(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: o.selector})
+	names, err := s.cluster.machines(ctx, s.namespace, o.selector)
 	if err != nil {
-		return nil, kube.Error(err, "list", "VirtualMachines in namespace "+s.namespace)
+		return nil, err
 	}
-	if len(list.Items) == 0 {
+	if len(names) == 0 {
 		what := "there is no VirtualMachine in namespace " + s.namespace
 		if o.selector != "" {
 			what += " with the labels " + o.selector
 		}
 		return nil, vmbackup.Errorf(vmbackup.ReasonNotFound, "%s", what).AsPreflight()
-	}
-	names := make([]string, len(list.Items))
-	for i := range list.Items {
-		names[i] = list.Items[i].Name
 	}
 	slices.Sort(names)
 	return names, nil
@@ -259,7 +254,9 @@ func (o *createOptions) backUp(ctx context.Context, s *session, requests []vmbac
 			backups, warned = append(backups, *b), warned || len(b.Status.Warnings) > 0
 		}
 	}
-	if len(backups) > 0 {
+	// The error of a single one tells all that its row would.
+	alone := len(requests) == 1 && outcomes[0] != nil && o.human()
+	if len(backups) > 0 && !alone {
 		if err := o.showBackups(backups, len(requests) > 1, &o.output); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
@@ -119,11 +118,12 @@ func (o *describeOptions) eventsOf(ctx context.Context, s *session, phase vmback
 	}
 	var lines []render.EventLine
 	for _, ns := range []string{namespace, kube.LonghornNamespace} {
-		list, err := s.clients.Core.CoreV1().Events(ns).List(ctx, metav1.ListOptions{})
+		events, err := s.cluster.events(ctx, ns)
 		if err != nil {
 			continue
 		}
-		for _, e := range list.Items {
+		for i := range events {
+			e := &events[i]
 			// Pods of a machine carry its name and a random end.
 			about := slices.ContainsFunc(names, func(name string) bool {
 				return name != "" && (e.InvolvedObject.Name == name || strings.HasPrefix(e.InvolvedObject.Name, "virt-launcher-"+name+"-"))

@@ -52,7 +52,7 @@ type changes[T any] struct {
 	render func(io.Writer, []T, render.Options) error
 
 	printed map[vmbackup.Ref]string
-	titled  bool
+	widths  map[string]int
 }
 
 func (c *changes[T]) print(o *listOptions, list []T) error {
@@ -72,8 +72,11 @@ func (c *changes[T]) print(o *listOptions, list []T) error {
 	}
 	if o.human() {
 		options := o.render()
-		options.Only, options.NoHeader = func(row int) bool { return changed[row] }, c.titled
-		c.titled = true
+		options.Only, options.NoHeader = func(row int) bool { return changed[row] }, c.widths != nil
+		if c.widths == nil {
+			c.widths = map[string]int{}
+		}
+		options.Widths = c.widths
 		return c.render(o.streams.Out, list, options)
 	}
 	for i := range list {

@@ -164,8 +164,11 @@ func (g *globals) runRestore(ctx context.Context, s *session, ref vmbackup.Ref, 
 	if restore == nil {
 		return unbegun(ctx, runErr, flags.timeout)
 	}
-	if err := g.showRestore(restore, out); err != nil {
-		return err
+	// An error tells all that a row would.
+	if runErr == nil || !out.human() {
+		if err := g.showRestore(restore, out); err != nil {
+			return err
+		}
 	}
 	switch {
 	case runErr == nil && len(restore.Status.Warnings) > 0:

@@ -86,8 +86,10 @@ func (o *resumeOptions) execute(ctx context.Context, arg string) error {
 	if backup == nil {
 		return unbegun(ctx, runErr, o.run.timeout)
 	}
-	if err := o.showBackups([]vmbackup.Backup{*backup}, false, &o.output); err != nil {
-		return err
+	if runErr == nil || !o.human() { // an error tells all that a row would
+		if err := o.showBackups([]vmbackup.Backup{*backup}, false, &o.output); err != nil {
+			return err
+		}
 	}
 	switch {
 	case runErr == nil && len(backup.Status.Warnings) > 0:

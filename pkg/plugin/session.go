@@ -22,7 +22,7 @@ import (
 type session struct {
 	// namespace is the one of -n, or of the kubeconfig's context.
 	namespace string
-	clients   *kube.Clients
+	cluster   cluster
 	catalog   vmbackup.Catalog
 	engine    vmbackup.Engine
 }
@@ -62,7 +62,7 @@ func (g *globals) newSession(targetName string) (*session, error) {
 	}
 	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore)
 	return &session{
-		namespace: namespace, clients: clients, catalog: found,
+		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
 		engine: direct.New(clients, store, found, open, g.clock),
 	}, nil
 }

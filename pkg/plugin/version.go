@@ -10,10 +10,7 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
-
-	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 )
 
 // versions is what version prints.
@@ -112,23 +109,10 @@ func (g *globals) printVersions(v versions, format string) error {
 	return err
 }
 
-// serverVersion asks the cluster. KubeVirt's and Longhorn's versions need rights
-// that a user may lack, and are then left out.
 func (g *globals) serverVersion(ctx context.Context) (*serverVersion, error) {
 	s, err := g.connect("")
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.clients.Core.Discovery().ServerVersion()
-	if err != nil {
-		return nil, kube.Error(err, "ask for the version of", "the API server")
-	}
-	v := &serverVersion{Kubernetes: info.GitVersion}
-	if list, err := s.clients.KubeVirt.KubevirtV1().KubeVirts(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}); err == nil && len(list.Items) > 0 {
-		v.KubeVirt = list.Items[0].Status.ObservedKubeVirtVersion
-	}
-	if setting, err := s.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
-		v.Longhorn = setting.Value
-	}
-	return v, nil
+	return s.cluster.versions(ctx)
 }

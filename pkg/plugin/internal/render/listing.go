@@ -95,7 +95,7 @@ func (t *listing) write(w io.Writer, l look, footer []string) error {
 	}
 	columns = append(columns, t.name, t.state)
 	for _, c := range t.middle {
-		if !c.empty() {
+		if !c.empty() || t.options.Widths[c.title] > 0 {
 			columns = append(columns, c)
 		}
 	}
@@ -107,7 +107,7 @@ func (t *listing) write(w io.Writer, l look, footer []string) error {
 		}
 	}
 	columns = append(columns, t.age)
-	chosen, widths := fit(columns, t.options.width(), t.options.Wide)
+	chosen, widths := t.columns(columns)
 	if err := l.table(w, chosen, widths, t.details(l), t.options); err != nil {
 		return err
 	}
@@ -120,6 +120,30 @@ func (t *listing) write(w io.Writer, l look, footer []string) error {
 	}
 	_, err := io.WriteString(w, "\n"+strings.Join(lines, ""))
 	return err
+}
+
+// columns chooses the columns to write and their widths: those of before, with
+// names as long as they are, or else those that fit.
+func (t *listing) columns(columns []*column) (chosen []*column, widths []int) {
+	if len(t.options.Widths) == 0 {
+		chosen, widths = fit(columns, t.options.width(), t.options.Wide)
+	} else {
+		for _, c := range columns {
+			width, before := t.options.Widths[c.title]
+			if c == t.name {
+				width = max(width, c.natural())
+			}
+			if before {
+				chosen, widths = append(chosen, c), append(widths, width)
+			}
+		}
+	}
+	if t.options.Widths != nil {
+		for i, c := range chosen {
+			t.options.Widths[c.title] = widths[i]
+		}
+	}
+	return chosen, widths
 }
 
 // details are the messages as lines under their rows.

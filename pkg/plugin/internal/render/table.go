@@ -160,6 +160,14 @@ func (l look) table(w io.Writer, columns []*column, widths []int, details []stri
 		line := make([]string, len(columns))
 		for i, c := range columns {
 			line[i] = l.cell(c, row, widths[i])
+			if o.Widths == nil || i == len(columns)-1 {
+				continue
+			}
+			if c.right {
+				line[i] = padLeft(line[i], widths[i])
+			} else {
+				line[i] = pad(line[i], widths[i])
+			}
 		}
 		if err := t.Append(line); err != nil {
 			return fmt.Errorf("lay out table: %w", err)
@@ -250,6 +258,12 @@ func plainTable(w io.Writer, rows [][]field, o Options) error {
 		}
 	}
 	var out strings.Builder
+	if o.Widths != nil {
+		for i, title := range header {
+			widths[i] = max(widths[i], o.Widths[title])
+			o.Widths[title] = widths[i]
+		}
+	}
 	for row, line := range lines {
 		if !o.writes(row - 1) {
 			continue

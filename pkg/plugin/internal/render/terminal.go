@@ -173,9 +173,11 @@ type Options struct {
 	Wide bool
 	// Namespaces shows the namespace of every object (-A).
 	Namespaces bool
-	// Only picks the rows of a listing to write; nil for all. Columns are laid out
-	// for all rows, so that what is written later lines up with what came before.
+	// Only picks the rows of a listing to write; nil for all.
 	Only func(row int) bool
+	// Widths remembers the widths of a listing's columns by their titles, so that
+	// what is written later lines up with what came before; nil for not.
+	Widths map[string]int
 	// NoHeader leaves the titles of a listing out.
 	NoHeader bool
 	// Now is the time that ages are told against.

@@ -1,0 +1,76 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+)
+
+// cluster is what commands ask a cluster themselves, beside engine and catalog.
+type cluster interface {
+	// machines are the names of a namespace's virtual machines.
+	machines(ctx context.Context, namespace, selector string) ([]string, error)
+	// namespaces are the names of all namespaces.
+	namespaces(ctx context.Context) ([]string, error)
+	// events are the events of a namespace.
+	events(ctx context.Context, namespace string) ([]corev1.Event, error)
+	// versions are those of Kubernetes, and of KubeVirt and Longhorn where they may be read.
+	versions(ctx context.Context) (*serverVersion, error)
+}
+
+// kubeCluster is a cluster over the clients of its API server.
+type kubeCluster struct{ clients *kube.Clients }
+
+func (c kubeCluster) machines(ctx context.Context, namespace, selector string) ([]string, error) {
+	list, err := c.clients.KubeVirt.KubevirtV1().VirtualMachines(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, kube.Error(err, "list", "VirtualMachines in namespace "+namespace)
+	}
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
+	}
+	return names, nil
+}
+
+func (c kubeCluster) namespaces(ctx context.Context) ([]string, error) {
+	list, err := c.clients.Core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, kube.Error(err, "list", "namespaces")
+	}
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
+	}
+	return names, nil
+}
+
+func (c kubeCluster) events(ctx context.Context, namespace string) ([]corev1.Event, error) {
+	list, err := c.clients.Core.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, kube.Error(err, "list", "events in namespace "+namespace)
+	}
+	return list.Items, nil
+}
+
+func (c kubeCluster) versions(ctx context.Context) (*serverVersion, error) {
+	info, err := c.clients.Core.Discovery().ServerVersion()
+	if err != nil {
+		return nil, kube.Error(err, "ask for the version of", "the API server")
+	}
+	v := &serverVersion{Kubernetes: info.GitVersion}
+	// KubeVirt's and Longhorn's versions need rights that a user may lack.
+	if list, err := c.clients.KubeVirt.KubevirtV1().KubeVirts(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}); err == nil && len(list.Items) > 0 {
+		v.KubeVirt = list.Items[0].Status.ObservedKubeVirtVersion
+	}
+	if setting, err := c.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
+		v.Longhorn = setting.Value
+	}
+	return v, nil
+}

@@ -1,0 +1,106 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+func TestDeleteAsks(t *testing.T) {
+	tests := []struct {
+		name, answer string
+		tty          bool
+		code         int
+		told         string
+	}{
+		{"yes", "y\n", true, exitDone, "Delete this backup for good? [y/N] "},
+		{"in full", " YES \n", true, exitDone, "[y/N] "},
+		{"without a line end", "y", true, exitDone, "[y/N] "},
+		{"no", "n\n", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
+		{"enter", "\n", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
+		{"end of input", "", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
+		{"something else", "yesterday\n", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
+		{"no terminal", "y\n", false, exitUsage,
+			"error: deleting this backup has to be confirmed, and there is no terminal to ask on; nothing was deleted\nhint: confirm with --yes\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			r.tty, r.answer, r.env["NO_COLOR"] = tt.tty, strings.NewReader(tt.answer), "1"
+			r.width = 200
+			got := r.run("delete", "web-1", "--progress=none")
+			got.contains(t, tt.code, "harvester/vmbackups/shop/web-1.cfg", "3 MiB", tt.told)
+			var want []string
+			if tt.code == exitDone {
+				want = []string{"run delete shop/web-1"}
+			}
+			if changes := r.engine.changes(); !slices.Equal(changes, want) {
+				t.Errorf("calls %q, want %q", changes, want)
+			}
+			if deleted := strings.Contains(got.out, "backup.vmbackup.io/web-1 deleted\n"); deleted != (tt.code == exitDone) {
+				t.Errorf("output %q", got.out)
+			}
+		})
+	}
+}
+
+func TestDeleteAsksOnceForSeveral(t *testing.T) {
+	r := newRig(t)
+	r.tty, r.answer = true, strings.NewReader("y\n")
+	r.run("delete", "web-1", "web-2", "--progress=none").contains(t, exitDone, "Delete these 2 backups for good? [y/N] ",
+		"backup.vmbackup.io/web-1 deleted\nbackup.vmbackup.io/web-2 deleted\n")
+}
+
+func TestInterruptEndsTheQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		typed, keyboard := io.Pipe() // nobody types
+		defer func() { _ = keyboard.Close() }()
+		r.tty, r.answer, r.env["NO_COLOR"] = true, typed, "1"
+		got := r.runIn(soon(t), "delete", "web-1")
+		got.contains(t, exitInterrupted, "[y/N] \nerror: interrupted; nothing was deleted\n")
+		if changes := r.engine.changes(); len(changes) > 0 {
+			t.Errorf("calls %q", changes)
+		}
+	})
+}
+
+func TestDeleteOfSeveral(t *testing.T) {
+	r := newRig(t)
+	r.engine.errs["run delete shop/web-1"] = failure("TargetUnavailable", "the target does not answer")
+	got := r.run("delete", "web-1", "web-2", "-y", "--progress=none")
+	got.contains(t, exitPartly, "error: the target does not answer\n")
+	if want := "backup.vmbackup.io/web-2 deleted\n"; got.out != want {
+		t.Errorf("output %q, want %q", got.out, want)
+	}
+}
+
+// TestDeletePlansAll shows that nothing is deleted when one of several cannot be.
+func TestDeletePlansAll(t *testing.T) {
+	r := newRig(t)
+	r.engine.errs["plan delete shop/web-2"] = failure("NotFound", "no backup shop/web-2").AsPreflight()
+	r.run("delete", "web-1", "web-2", "-y").want(t, exitRefused, "", "error: no backup shop/web-2\n")
+	if changes := r.engine.changes(); len(changes) > 0 {
+		t.Errorf("calls %q", changes)
+	}
+}
+
+func TestInterruptedDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.engine.during = func(ctx context.Context, call string) error { return untilEnded(ctx, call) }
+		got := r.runIn(soon(t), "delete", "web-1", "web-2", "-y", "--progress=none")
+		got.contains(t, exitInterrupted,
+			"error: interrupted; the deletion of backup shop/web-1 is not done\nhint: finish it with: kubectl vmbackup delete web-1 -n shop\n",
+			"error: interrupted; the deletion of backup shop/web-2 is not done\n")
+		if want := []string{"run delete shop/web-1"}; !slices.Equal(r.engine.changes(), want) || got.out != "" {
+			t.Errorf("calls %q, output %q", r.engine.changes(), got.out)
+		}
+	})
+}
