@@ -53,19 +53,24 @@ func classType(c snapshotv1.VolumeSnapshotClass) string {
 	return "bak"
 }
 
+// longhornType is Longhorn's CSI snapshot type for a backup's type.
+func longhornType(kind vmbackup.BackupType) string {
+	if kind == vmbackup.TypeSnapshot {
+		return "snap"
+	}
+	return "bak"
+}
+
 // newClass is the class that the engine makes where none fits. The policy is
 // Retain: with Delete, deleting a VolumeSnapshot or its namespace would delete the
 // data on the target.
 func newClass(kind vmbackup.BackupType) *snapshotv1.VolumeSnapshotClass {
-	longhornType := "bak"
-	if kind == vmbackup.TypeSnapshot {
-		longhornType = "snap"
-	}
+	parameter := longhornType(kind)
 	return &snapshotv1.VolumeSnapshotClass{
-		ObjectMeta:     metav1.ObjectMeta{Name: "vmbackup-longhorn-" + longhornType, Labels: map[string]string{LabelManagedBy: kube.FieldManager}},
+		ObjectMeta:     metav1.ObjectMeta{Name: "vmbackup-longhorn-" + parameter, Labels: map[string]string{LabelManagedBy: kube.FieldManager}},
 		Driver:         Driver,
 		DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
-		Parameters:     map[string]string{"type": longhornType},
+		Parameters:     map[string]string{"type": parameter},
 	}
 }
 

@@ -28,7 +28,7 @@ func csi(env *component.Env) ([]component.Component, error) {
 		return nil, err
 	}
 	// As longhorn-manager deploys them, without leader election, as each runs once.
-	sidecar := []string{"--v=2", "--csi-address=" + csiSocket, "--kubeconfig=" + kubeconfig, "--timeout=1m50s"}
+	sidecar := []string{"--v=2", "--csi-address=" + csiSocket, "--kubeconfig=" + kubeconfig, "--timeout=1m50s", "--kube-api-qps=50", "--kube-api-burst=100"}
 	namespaced := []string{"POD_NAMESPACE=" + longhornNamespace, "NAMESPACE=" + longhornNamespace}
 	return []component.Component{
 		{
