@@ -4,7 +4,6 @@
 package plugin
 
 import (
-	"context"
 	"io"
 	"slices"
 	"strings"
@@ -26,8 +25,10 @@ func TestDeleteAsks(t *testing.T) {
 		{"enter", "\n", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
 		{"end of input", "", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
 		{"something else", "yesterday\n", true, exitRefused, "error: not confirmed; nothing was deleted\n"},
-		{"no terminal", "y\n", false, exitUsage,
-			"error: deleting this backup has to be confirmed, and there is no terminal to ask on; nothing was deleted\nhint: confirm with --yes\n"},
+		{
+			"no terminal", "y\n", false, exitUsage,
+			"error: deleting this backup has to be confirmed, and there is no terminal to ask on; nothing was deleted\nhint: confirm with --yes\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,7 +95,7 @@ func TestDeletePlansAll(t *testing.T) {
 func TestInterruptedDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.engine.during = func(ctx context.Context, call string) error { return untilEnded(ctx, call) }
+		r.engine.during = untilEnded
 		got := r.runIn(soon(t), "delete", "web-1", "web-2", "-y", "--progress=none")
 		got.contains(t, exitInterrupted,
 			"error: interrupted; the deletion of backup shop/web-1 is not done\nhint: finish it with: kubectl vmbackup delete web-1 -n shop\n",

@@ -32,8 +32,10 @@ func TestExitCodes(t *testing.T) {
 		{"create refused", "create web", "plan backup shop/web", missing, exitRefused, "error: there is no VirtualMachine shop/web\nhint: look again\n"},
 		{"create wrong", "create web", "plan backup shop/web", failure(vmbackup.ReasonInvalidRequest, "no").AsPreflight(), exitUsage, "error: no\n"},
 		{"create not started", "create web", "start backup shop/web-20260301-120000", failure(vmbackup.ReasonConflict, "taken"), exitFailed, "error: taken\n"},
-		{"create failed", "create web", "run backup shop/web-20260301-120000", lost, exitFailed,
-			"error: the upload of volume root failed\nhint: see why with: kubectl vmbackup describe\n"},
+		{
+			"create failed", "create web", "run backup shop/web-20260301-120000", lost, exitFailed,
+			"error: the upload of volume root failed\nhint: see why with: kubectl vmbackup describe\n",
+		},
 		{"create without a reason", "create web", "run backup shop/web-20260301-120000", errors.New("broken"), exitFailed, "error: broken\n"},
 		{"create timed out elsewhere", "create web", "run backup shop/web-20260301-120000", failure(vmbackup.ReasonTimeout, "no answer"), exitTimeout, "error: no answer\n"},
 		{"canceled by somebody else", "create web", "run backup shop/web-20260301-120000", failure(vmbackup.ReasonCanceled, "canceled"), exitFailed, "error: canceled\n"},

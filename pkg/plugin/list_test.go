@@ -225,12 +225,12 @@ func TestWatchOfAnOrphan(t *testing.T) {
 		go func() {
 			done <- r.globals(io.Discard, errOut).execute(ctx, []string{"watch", "web-1", "--progress", "plain"})
 		}()
-		time.Sleep(watchPatience - time.Second)
+		<-time.After(watchPatience - time.Second)
 		synctest.Wait()
 		if strings.Contains(errOut.String(), "warning") {
 			t.Errorf("too early: %s", errOut.String())
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		synctest.Wait()
 		const want = "backup/shop/web-1 warning: the data is there, but nobody has finished backup shop/web-1 in 30s; finish it with: kubectl vmbackup resume web-1 -n shop\n"
 		if !strings.Contains(errOut.String(), want) {

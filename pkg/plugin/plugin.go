@@ -117,7 +117,7 @@ func (g *globals) newRoot() *cobra.Command {
 	cmd.SetIn(g.streams.In)
 	cmd.SetOut(g.streams.Out)
 	cmd.SetErr(g.streams.ErrOut)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	cmd.SetFlagErrorFunc(usageError)
 
 	flags := cmd.PersistentFlags()
 	g.config.AddFlags(flags)

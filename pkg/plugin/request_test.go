@@ -38,23 +38,29 @@ func TestFlagsBecomeRequests(t *testing.T) {
 		{args: "create web db web --concurrency 1", want: []any{create("db", nil), create("web", nil)}},
 		{args: "create --all --concurrency 1", want: []any{create("db", nil), create("web", nil), create("web-2", nil)}},
 		{args: "create -l tier=db", want: []any{create("db", nil)}},
-		{args: "create web --name monday --type snapshot --quiesce require --freeze-timeout 5s --target nas", target: "nas",
+		{
+			args: "create web --name monday --type snapshot --quiesce require --freeze-timeout 5s --target nas", target: "nas",
 			want: []any{create("web", func(r *vmbackup.BackupRequest) {
 				r.Name, r.Type, r.Quiesce, r.FreezeTimeout, r.Target = "monday", vmbackup.TypeSnapshot, vmbackup.QuiesceRequire, 5*time.Second, "nas"
-			})}},
+			})},
+		},
 		{args: "restore web-1", want: []any{restore}, target: "default"},
 		{args: "restore backup/web-1", want: []any{restore}, target: "default"},
-		{args: "restore prod/web-1 --to-namespace test --to-name copy --name try --from target --target nas", target: "nas",
+		{
+			args: "restore prod/web-1 --to-namespace test --to-name copy --name try --from target --target nas", target: "nas",
 			want: []any{vmbackup.RestoreRequest{
 				Name: "try", Backup: vmbackup.Ref{Namespace: "prod", Name: "web-1"}, From: vmbackup.SourceTarget,
 				ToNamespace: "test", ToName: "copy", Target: "nas",
-			}}},
+			}},
+		},
 		{args: "delete web-1 --yes", want: []any{remove}, target: "default"},
 		{args: "delete web-1 shop/web-1 backup/web-1 -y", want: []any{remove}, target: "default"},
-		{args: "delete prod/web-2 --keep-data --from cluster --target nas -y", target: "nas",
+		{
+			args: "delete prod/web-2 --keep-data --from cluster --target nas -y", target: "nas",
 			want: []any{vmbackup.DeleteRequest{
 				Backup: vmbackup.Ref{Namespace: "prod", Name: "web-2"}, From: vmbackup.SourceCluster, KeepData: true, Target: "nas",
-			}}},
+			}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

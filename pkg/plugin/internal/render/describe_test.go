@@ -76,7 +76,8 @@ func TestDescribeManyVolumes(t *testing.T) {
 	b.Status.Volumes = nil
 	for i := range 40 {
 		b.Status.Volumes = append(b.Status.Volumes, vmbackup.BackupVolume{
-			Name: fmt.Sprintf("disk-%d", i), PVC: fmt.Sprintf("web-disk-%d", i), SizeBytes: int64(i+1) * gib, State: vmbackup.StateReady})
+			Name: fmt.Sprintf("disk-%d", i), PVC: fmt.Sprintf("web-disk-%d", i), SizeBytes: int64(i+1) * gib, State: vmbackup.StateReady,
+		})
 	}
 	o := layouts()["80"]
 	var out bytes.Buffer
@@ -95,18 +96,22 @@ func TestNoControlsFromForeignText(t *testing.T) {
 	b.Spec = vmbackup.BackupSpec{VM: evil, Type: evil, Target: evil}
 	b.Status = vmbackup.BackupStatus{
 		Phase: vmbackup.PhaseFailed, Consistency: evil, Engine: evil, FoundOn: evil,
-		Volumes: []vmbackup.BackupVolume{{Name: evil, PVC: evil, StorageClass: evil, SnapshotHandle: evil, LonghornBackup: evil,
-			VolumeSnapshot: evil, Image: evil, Message: evil, SizeBytes: 1, State: vmbackup.StateFailed}},
+		Volumes: []vmbackup.BackupVolume{{
+			Name: evil, PVC: evil, StorageClass: evil, SnapshotHandle: evil, LonghornBackup: evil,
+			VolumeSnapshot: evil, Image: evil, Message: evil, SizeBytes: 1, State: vmbackup.StateFailed,
+		}},
 		Secrets: []vmbackup.KeyedObject{{Name: evil, Keys: []string{evil}}}, Images: []vmbackup.BackupImage{{Name: evil, Message: evil}},
 		Metadata: vmbackup.MetadataStatus{Path: evil}, Warnings: []string{evil},
 		Error: vmbackup.Errorf(vmbackup.ReasonInternal, evil).WithHint(evil),
 	}
 	r := vmbackup.NewRestore(vmbackup.Ref{Namespace: evil, Name: evil})
 	r.Spec = vmbackup.RestoreSpec{Backup: evil, TargetNamespace: evil, TargetName: evil, Mode: evil}
-	r.Status = vmbackup.RestoreStatus{Phase: vmbackup.PhaseFailed, Engine: evil, VM: evil, Warnings: []string{evil},
+	r.Status = vmbackup.RestoreStatus{
+		Phase: vmbackup.PhaseFailed, Engine: evil, VM: evil, Warnings: []string{evil},
 		Steps:   []vmbackup.StepStatus{{ID: evil, Title: evil, Message: evil, State: vmbackup.StateFailed}},
 		Volumes: []vmbackup.RestoreVolume{{Name: evil, PVC: evil, SourcePVC: "b", StorageClass: evil, SnapshotHandle: evil, LonghornVolume: evil, Message: evil}},
-		Error:   b.Status.Error}
+		Error:   b.Status.Error,
+	}
 	events := []EventLine{{Object: evil, Reason: evil, Message: evil}}
 	objects := []vmbackup.PlannedObject{{Action: evil, Kind: evil, Namespace: evil, Name: evil, Note: evil}}
 

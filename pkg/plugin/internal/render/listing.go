@@ -24,15 +24,15 @@ type listing struct {
 }
 
 func newListing(o Options, rows int) *listing {
-	blank := func(title string, rank int) *column {
-		return &column{title: title, rank: rank, cells: make([]string, rows)}
+	blank := func(title string) *column { // of rank 0: they stay whatever the width
+		return &column{title: title, cells: make([]string, rows)}
 	}
 	t := &listing{
 		options: o, rows: rows,
-		namespace: blank("NAMESPACE", 0),
-		name:      blank("NAME", 0),
-		state:     blank("STATUS", 0),
-		age:       blank("AGE", 0),
+		namespace: blank("NAMESPACE"),
+		name:      blank("NAME"),
+		state:     blank("STATUS"),
+		age:       blank("AGE"),
 		messages:  make([]string, rows),
 	}
 	t.namespace.least, t.namespace.fair, t.namespace.middle = 8, 20, true
@@ -170,8 +170,10 @@ func (l look) detailLine(text string, o Options) string {
 // summary is what stands under a listing: 5 backups · 3 ready · 1 failed · 240 GiB.
 func summary(one string, phases []vmbackup.Phase, bytes int64) []string {
 	parts := []string{plural(len(phases), one)}
-	for _, p := range []vmbackup.Phase{vmbackup.PhaseReady, vmbackup.PhaseRunning, vmbackup.PhasePlanned,
-		vmbackup.PhaseIncomplete, vmbackup.PhaseFailed, vmbackup.PhaseCanceled, vmbackup.PhaseUnknown} {
+	for _, p := range []vmbackup.Phase{
+		vmbackup.PhaseReady, vmbackup.PhaseRunning, vmbackup.PhasePlanned,
+		vmbackup.PhaseIncomplete, vmbackup.PhaseFailed, vmbackup.PhaseCanceled, vmbackup.PhaseUnknown,
+	} {
 		n := 0
 		for _, phase := range phases {
 			if phaseWord(phase) == string(p) {

@@ -262,8 +262,10 @@ func (p *live) tally(now time.Time) []string {
 		return nil
 	}
 	var parts []string
-	for _, phase := range []vmbackup.Phase{vmbackup.PhaseReady, vmbackup.PhaseIncomplete, vmbackup.PhaseFailed,
-		vmbackup.PhaseCanceled, vmbackup.PhaseUnknown, vmbackup.PhaseRunning} {
+	for _, phase := range []vmbackup.Phase{
+		vmbackup.PhaseReady, vmbackup.PhaseIncomplete, vmbackup.PhaseFailed,
+		vmbackup.PhaseCanceled, vmbackup.PhaseUnknown, vmbackup.PhaseRunning,
+	} {
 		n := 0
 		for _, op := range p.operations.list {
 			if op.phase == phase {

@@ -171,8 +171,10 @@ func TestLiveFailure(t *testing.T) {
 	failed := volumeAt("data", vmbackup.StateFailed, 6, 200*gib)
 	failed.Message = "error uploading block: 503 Slow Down"
 	s.emit(failed)
-	s.emit(vmbackup.Event{Type: vmbackup.EventResult, Phase: vmbackup.PhaseFailed, Reason: vmbackup.ReasonTargetUnavailable,
-		Message: "backup target default did not take blocks of volume data; the machine runs and is thawed"})
+	s.emit(vmbackup.Event{
+		Type: vmbackup.EventResult, Phase: vmbackup.PhaseFailed, Reason: vmbackup.ReasonTargetUnavailable,
+		Message: "backup target default did not take blocks of volume data; the machine runs and is thawed",
+	})
 	s.close("closed")
 	golden(t, "live-failure.txt", []byte(s.log.String()))
 }
@@ -233,8 +235,10 @@ func TestLiveManyOperations(t *testing.T) {
 	s := newStage(t, 100, 16, false)
 	for i := range 6 {
 		op := fmt.Sprintf("backup/shop/vm%d-20260802", i)
-		for _, e := range []vmbackup.Event{plan(), step("upload", vmbackup.StateRunning),
-			volumeAt("root", vmbackup.StateRunning, 10*i, 10*gib), volumeAt("data", vmbackup.StateRunning, 5*i, 10*gib)} {
+		for _, e := range []vmbackup.Event{
+			plan(), step("upload", vmbackup.StateRunning),
+			volumeAt("root", vmbackup.StateRunning, 10*i, 10*gib), volumeAt("data", vmbackup.StateRunning, 5*i, 10*gib),
+		} {
 			e.Operation = op
 			s.emit(e)
 		}

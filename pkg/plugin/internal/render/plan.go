@@ -102,8 +102,10 @@ func planSummary(objects []vmbackup.PlannedObject, l look) string {
 		action vmbackup.Action
 		words  string
 	}{
-		{vmbackup.ActionCreate, "to create"}, {vmbackup.ActionUpdate, "to update"},
-		{vmbackup.ActionDelete, "to delete"}, {vmbackup.ActionUse, "used as is"},
+		{vmbackup.ActionCreate, "to create"},
+		{vmbackup.ActionUpdate, "to update"},
+		{vmbackup.ActionDelete, "to delete"},
+		{vmbackup.ActionUse, "used as is"},
 	} {
 		n := 0
 		for _, o := range objects {
@@ -122,8 +124,11 @@ func plainPlan(w io.Writer, objects []vmbackup.PlannedObject, steps []vmbackup.S
 	rows := make([][]field, len(objects))
 	for i, object := range objects {
 		rows[i] = []field{
-			{"ACTION", string(object.Action)}, {"KIND", object.Kind}, {"NAMESPACE", object.Namespace},
-			{"NAME", object.Name}, {"NOTE", object.Note},
+			{"ACTION", string(object.Action)},
+			{"KIND", object.Kind},
+			{"NAMESPACE", object.Namespace},
+			{"NAME", object.Name},
+			{"NOTE", object.Note},
 		}
 	}
 	if err := plainTable(w, rows, o); err != nil {

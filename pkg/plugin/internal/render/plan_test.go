@@ -20,8 +20,10 @@ func samplePlan() ([]vmbackup.PlannedObject, []vmbackup.StepStatus, []string) {
 		{Action: vmbackup.ActionCreate, Kind: vmbackup.KindFile, Name: "harvester/vmbackups/shop/web-20260802-120000.cfg", Note: "the machine's description"},
 	}
 	steps := []vmbackup.StepStatus{
-		{ID: "journal", Title: "Record the backup"}, {ID: "snapshot", Title: "Freeze the guest and snapshot 2 volumes"},
-		{ID: "upload", Title: "Upload the volumes"}, {ID: "metadata", Title: "Write the description and read it back"},
+		{ID: "journal", Title: "Record the backup"},
+		{ID: "snapshot", Title: "Freeze the guest and snapshot 2 volumes"},
+		{ID: "upload", Title: "Upload the volumes"},
+		{ID: "metadata", Title: "Write the description and read it back"},
 	}
 	warnings := []string{
 		"the guest agent of shop/web does not answer: the backup will be crash consistent, as after a power cut (--quiesce=require refuses that)",

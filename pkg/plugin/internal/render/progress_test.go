@@ -66,8 +66,10 @@ func TestPlainProgress(t *testing.T) {
 	for _, e := range sampleEventStream() {
 		p.Emit(e)
 	}
-	for _, e := range []vmbackup.Event{plan(), step("snapshot", vmbackup.StateFailed),
-		{Type: vmbackup.EventResult, Phase: vmbackup.PhaseFailed, Reason: vmbackup.ReasonFreezeFailed, Message: "the guest\nis thawed"}} {
+	for _, e := range []vmbackup.Event{
+		plan(), step("snapshot", vmbackup.StateFailed),
+		{Type: vmbackup.EventResult, Phase: vmbackup.PhaseFailed, Reason: vmbackup.ReasonFreezeFailed, Message: "the guest\nis thawed"},
+	} {
 		e.Operation, e.Time = "backup/shop/db", sampleNow()
 		p.Emit(e)
 	}

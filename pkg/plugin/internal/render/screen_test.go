@@ -25,7 +25,6 @@ type screen struct {
 	x, y          int
 	hidden        bool // the cursor
 	writes        int
-	maxUp         int
 }
 
 func newScreen(t *testing.T, width, height int) *screen {

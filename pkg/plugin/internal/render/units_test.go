@@ -51,9 +51,12 @@ func TestTruncate(t *testing.T) {
 		n           int
 		end, middle string
 	}{
-		{"web", 3, "web", "web"}, {"web-20260802", 8, "web-202…", "web-…802"},
-		{"資料狀態未知", 7, "資料狀…", "資…知"}, {"🚀🚀🚀", 5, "🚀🚀…", "🚀…🚀"},
-		{"abc", 1, "…", "…"}, {"abc", 0, "", ""},
+		{"web", 3, "web", "web"},
+		{"web-20260802", 8, "web-202…", "web-…802"},
+		{"資料狀態未知", 7, "資料狀…", "資…知"},
+		{"🚀🚀🚀", 5, "🚀🚀…", "🚀…🚀"},
+		{"abc", 1, "…", "…"},
+		{"abc", 0, "", ""},
 	} {
 		if got := truncate(test.in, test.n, "…"); got != test.end {
 			t.Errorf("end of %q to %d: %q, want %q", test.in, test.n, got, test.end)
