@@ -41,21 +41,24 @@ func DefaultCache() (string, error) {
 	return filepath.Join(dir, "kubectl-vmbackup", "sandbox"), nil
 }
 
-// Entries returns the cache entry of every family. It fails with ErrNotBuilt
-// when one is missing.
+// Entries returns the cache entry of every family and marks it as used. It
+// fails with ErrNotBuilt when one is missing.
 func (b *Builder) Entries(ctx context.Context) (map[string]string, error) {
 	toolchain, err := goVersion(ctx)
 	if err != nil {
 		return nil, err
 	}
 	entries := map[string]string{}
+	now := time.Now()
 	for _, f := range b.Families {
 		entry, err := b.entry(f, toolchain)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := os.Stat(entry); err != nil {
+		if err := os.Chtimes(entry, now, now); errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("%w: %s", ErrNotBuilt, f.Name)
+		} else if err != nil {
+			return nil, err
 		}
 		entries[f.Name] = entry
 	}
@@ -65,7 +68,8 @@ func (b *Builder) Entries(ctx context.Context) (map[string]string, error) {
 // ErrNotBuilt says that a family has no entry for its present pins.
 var ErrNotBuilt = errors.New(`not built (run "sandbox build")`)
 
-// Build makes what is missing. An entry appears whole or not at all.
+// Build makes what is missing. An entry appears whole or not at all. Entries of
+// earlier pins that nobody uses are removed.
 func (b *Builder) Build(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(b.Cache, "logs"), 0o755); err != nil {
 		return err
@@ -80,17 +84,30 @@ func (b *Builder) Build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(entry); err == nil {
-			fmt.Fprintf(b.Out, "%s: up to date\n", label)
-			continue
+		if err := b.ensure(ctx, f, entry, label); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// ensure builds one family if its entry is missing, alone among all processes.
+func (b *Builder) ensure(ctx context.Context, f Family, entry, label string) error {
+	lock, err := b.lockFamily(ctx, f, label)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := os.Stat(entry); err == nil {
+		fmt.Fprintf(b.Out, "%s: up to date\n", label)
+	} else {
 		started := time.Now()
 		if err := b.buildFamily(ctx, f, entry, label); err != nil {
 			return err
 		}
 		fmt.Fprintf(b.Out, "%s: built in %s\n", label, time.Since(started).Round(time.Second))
 	}
-	return nil
+	return b.removeUnused(f, entry)
 }
 
 func (b *Builder) entry(f Family, toolchain string) (string, error) {
@@ -122,24 +139,6 @@ func (b *Builder) buildFamily(ctx context.Context, f Family, entry, label string
 	}
 	if err := os.Rename(tmp, entry); err != nil {
 		return fmt.Errorf("family %s: %w", f.Name, err)
-	}
-	return b.removeOlder(f, entry)
-}
-
-// removeOlder deletes the entries of earlier pins of the family.
-func (b *Builder) removeOlder(f Family, keep string) error {
-	found, err := os.ReadDir(b.Cache)
-	if err != nil {
-		return err
-	}
-	for _, e := range found {
-		key, isEntry := strings.CutPrefix(e.Name(), f.Name+"-")
-		stale := strings.HasPrefix(e.Name(), ".new-"+f.Name+"-")
-		if (isEntry && len(key) == 16 && e.Name() != filepath.Base(keep)) || stale {
-			if err := os.RemoveAll(filepath.Join(b.Cache, e.Name())); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }

@@ -5,12 +5,16 @@ package build
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // newModule makes a module directory with a main package and no dependencies.
@@ -92,11 +96,87 @@ func TestBuildIsCachedAndRebuiltWhenAPinChanges(t *testing.T) {
 	if !strings.Contains(out.String(), "[1/2] tool: built") || !strings.Contains(out.String(), "[2/2] other: up to date") {
 		t.Errorf("a changed pin of one family said\n%s", out.String())
 	}
-	if left := entriesOf(t, cache, "tool"); len(left) != 1 || left[0] == entries["tool"] {
-		t.Errorf("entries after the change: %v", left)
+	if left := entriesOf(t, cache, "tool"); len(left) != 2 {
+		t.Errorf("entries after the change: %v, want the new one and the one used a moment ago", left)
 	}
 	if left := entriesOf(t, cache, "other"); !slices.Equal(left, []string{entries["other"]}) {
 		t.Errorf("the other family was touched: %v", left)
+	}
+}
+
+func TestOldEntriesGoWhenNobodyUsesThem(t *testing.T) {
+	modules, cache := t.TempDir(), t.TempDir()
+	newModule(t, modules, "tool")
+	b := &Builder{
+		Modules: modules, Cache: cache, Out: &bytes.Buffer{},
+		Families: []Family{{Name: "tool", Programs: []Program{{Name: "tool", Package: "."}}}},
+	}
+	names := map[string]string{
+		"held":     filepath.Join(cache, "tool-0000000000000001"),
+		"unused":   filepath.Join(cache, "tool-0000000000000002"),
+		"recent":   filepath.Join(cache, "tool-0000000000000003"),
+		"foreign":  filepath.Join(cache, "tool-box-0000000000000004"),
+		"unfinish": filepath.Join(cache, ".new-tool-123"),
+	}
+	longAgo := time.Now().Add(-48 * time.Hour)
+	for what, dir := range names {
+		write(t, filepath.Join(dir, "bin", "x"), "x")
+		if what == "recent" {
+			continue
+		}
+		if err := os.Chtimes(dir, longAgo, longAgo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold, err := Hold(names["held"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for what, wantKept := range map[string]bool{"held": true, "unused": false, "recent": true, "foreign": true, "unfinish": false} {
+		if _, err := os.Stat(names[what]); (err == nil) != wantKept {
+			t.Errorf("%s: %v, want kept %v", what, err, wantKept)
+		}
+	}
+	hold.Close()
+	if err := b.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(names["held"]); err == nil {
+		t.Error("kept after its holder is gone")
+	}
+}
+
+func TestBuildsOfAFamilyWaitForEachOther(t *testing.T) {
+	modules, cache := t.TempDir(), t.TempDir()
+	newModule(t, modules, "tool")
+	newBuilder := func(out io.Writer) *Builder {
+		return &Builder{
+			Modules: modules, Cache: cache, Out: out,
+			Families: []Family{{Name: "tool", Programs: []Program{{Name: "tool", Package: "."}}}},
+		}
+	}
+	var first, second bytes.Buffer
+	lock, err := newBuilder(&first).lockFamily(t.Context(), Family{Name: "tool"}, "")
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(cache, "logs"), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := newBuilder(&second).Build(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("built beside another build: %v", err)
+	}
+	if !strings.Contains(second.String(), "waiting for another build") {
+		t.Errorf("said %q", second.String())
+	}
+	lock.Close()
+	if err := newBuilder(&second).Build(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 	"path/filepath"
 )
 
+// keyLength is the number of hex digits in the name of an entry.
+const keyLength = 16
+
 // Key names the cache entry of a family: it changes with every file of its
 // module directory, with its row in the table, and with the toolchain.
 func Key(f Family, moduleDir, toolchain string) (string, error) {
@@ -40,5 +43,5 @@ func Key(f Family, moduleDir, toolchain string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the module %s: %w", moduleDir, err)
 	}
-	return hex.EncodeToString(hash.Sum(nil))[:16], nil
+	return hex.EncodeToString(hash.Sum(nil))[:keyLength], nil
 }

@@ -51,6 +51,13 @@ func Monitor(ctx context.Context, dir string) error {
 	if err := i.writeIdentity("monitor", os.Getpid()); err != nil {
 		return err
 	}
+	for _, entry := range env.Families {
+		hold, err := build.Hold(entry)
+		if err != nil {
+			return err
+		}
+		defer hold.Close()
+	}
 	apiFile := os.NewFile(apiListenerFD, "api")
 	apiListener, err := net.FileListener(apiFile)
 	if err != nil {
