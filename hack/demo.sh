@@ -27,6 +27,15 @@ run() { # shows a command as a user types it, and runs it
   printf '\n%s$ %s%s\n' "$strong" "$*" "$plain"
   "$@"
 }
+warned() { # as run, for a command that may end with warnings
+  code=0
+  run "$@" || code=$?
+  case $code in
+    0) ;;
+    3) printf '   (exit code 3: done, with the warnings above)\n' ;;
+    *) return "$code" ;;
+  esac
+}
 fail() {
   printf '\n%sThe demo failed: %s%s\n' "$strong" "$1" "$plain" >&2
   exit 1
@@ -36,6 +45,7 @@ finish() {
   code=$?
   if [ "$code" -ne 0 ]; then
     sandbox status 2>/dev/null | awk 'NR == 1 || $3 != "ready"' >&2 || true
+    hack/sandbox-logs.sh 2>/dev/null | tail -n 300 >&2 || true
   fi
   rm -rf "$scratch"
   if [ "$keep" = --keep ]; then
@@ -55,17 +65,28 @@ fi
 
 say "Start a sandbox" \
   "A real Kubernetes API server with Longhorn, KubeVirt and an S3 server as the" \
-  "backup target, all plain processes on this machine. docs/sandbox.md says what" \
+  "backup target, all plain processes on this machine. sandbox/README.md says what" \
   "is real and what is a stand-in."
-run sandbox up
-export KUBECONFIG=$scratch/kubeconfig
+run bin/sandbox --name demo up
+export KUBECONFIG=$scratch/admin
 sandbox kubeconfig >"$KUBECONFIG"
 
 say "Make some virtual machines" \
   "web and db run, legacy is switched off; their disks lie on Longhorn and hold data." \
   "The checksums are read below Longhorn, where the plugin has no part."
-run sandbox seed | tee "$scratch/disks"
+run bin/sandbox --name demo seed | tee "$scratch/disks"
 run kubectl get virtualmachines,persistentvolumeclaims,secrets -n demo -l app=web
+
+say "Give a user the rights" \
+  "alice gets the roles of docs/rbac.yaml and nothing more; from here on she acts."
+run kubectl apply -f docs/rbac.yaml
+run kubectl create rolebinding vmbackup -n demo --clusterrole vmbackup-machines --user alice
+run kubectl create rolebinding vmbackup -n restored --clusterrole vmbackup-machines --user alice
+run kubectl create rolebinding vmbackup -n longhorn-system --clusterrole vmbackup-longhorn --user alice
+run kubectl create clusterrolebinding vmbackup --clusterrole vmbackup-cluster --user alice
+sandbox kubeconfig --user alice >"$scratch/alice"
+export KUBECONFIG=$scratch/alice
+run kubectl auth whoami
 
 say "Back one of them up" \
   "The guest's file systems are frozen, its disks are snapshotted at once, the guest" \
@@ -78,15 +99,15 @@ run kubectl vmbackup describe web-monday -n demo
 
 say "Lose the data" "Both disks of the machine are overwritten."
 for claim in web-root web-content; do
-  run sandbox disk write "demo/$claim" --seed accident --size 1048576
+  run bin/sandbox --name demo disk write "demo/$claim" --seed accident --size 1048576
 done
 
 say "See what a restore would do" "A plan changes nothing."
-run kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy --dry-run=client
+warned kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy --dry-run=client
 
 say "Restore into another namespace, under another name" \
   "The machine that exists is not touched."
-run kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy
+warned kubectl vmbackup restore web-monday -n demo --to-namespace restored --to-name web-copy
 run kubectl get virtualmachines,persistentvolumeclaims,secrets -n restored
 
 say "Compare the bytes" \
@@ -106,9 +127,13 @@ while read -r source restored; do
   compared=$((compared + 1))
 done <"$scratch/volumes"
 [ "$compared" -eq 2 ] || fail "$compared disks were compared, the machine has 2"
-secret() { kubectl get secret "$2" -n "$1" -o jsonpath='{.data.userdata}' | sha256sum; }
-[ "$(secret demo web-cloud-init)" = "$(secret restored web-cloud-init)" ] || fail "the cloud-init secret differs"
-printf '\n   Both disks and the cloud-init secret are byte for byte what was backed up.\n'
+cloud_init() { # NAMESPACE VM: a digest of the Secret that the machine refers to
+  secret=$(kubectl get virtualmachine "$2" -n "$1" \
+    -o jsonpath='{.spec.template.spec.volumes[*].cloudInitNoCloud.secretRef.name}')
+  kubectl get secret "$secret" -n "$1" -o jsonpath='{.data.userdata}{.data.networkdata}' | sha256sum
+}
+[ "$(cloud_init demo web)" = "$(cloud_init restored web-copy)" ] || fail "the cloud-init data differs"
+printf '\n   Both disks and the cloud-init data are byte for byte what was backed up.\n'
 
 say "Delete the backup" \
   "Its data on the target goes too. On a terminal the command asks first; --yes answers."
