@@ -43,10 +43,44 @@ spec:
 `
 
 func machines() schema.GroupVersionResource { return resource("kubevirt.io", "v1", "virtualmachines") }
+
 func instances() schema.GroupVersionResource {
 	return resource("kubevirt.io", "v1", "virtualmachineinstances")
 }
 func volumes() schema.GroupVersionResource { return resource("longhorn.io", "v1beta2", "volumes") }
+
+// composedYAML is a VM that refers to what else a VM can refer to.
+const composedYAML = `
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: lan, namespace: machines}
+spec: {config: '{"cniVersion":"0.3.1","name":"lan","type":"bridge","bridge":"br0"}'}
+---
+apiVersion: instancetype.kubevirt.io/v1beta1
+kind: VirtualMachineInstancetype
+metadata: {name: small, namespace: machines}
+spec: {cpu: {guest: 1}, memory: {guest: 128Mi}}
+---
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: vm, namespace: machines}
+spec:
+  runStrategy: Always
+  instancetype: {kind: VirtualMachineInstancetype, name: small}
+  dataVolumeTemplates:
+  - metadata: {name: composed}
+    spec:
+      source: {blank: {}}
+      storage: {storageClassName: longhorn-1r, resources: {requests: {storage: 64Mi}}}
+  template:
+    spec:
+      domain:
+        devices:
+          disks: [{name: root, disk: {bus: virtio}}]
+          interfaces: [{name: lan, bridge: {}, macAddress: "52:54:00:11:22:33"}]
+      networks: [{name: lan, multus: {networkName: machines/lan}}]
+      volumes: [{name: root, dataVolume: {name: composed}}]
+`
 
 // TestKubeVirt follows one VM through its life: admission, start, freezes,
 // a backup while it runs, restarts of KubeVirt and of its guest, stop, deletion.
@@ -72,6 +106,7 @@ func TestKubeVirt(t *testing.T) {
 		{"a crash is answered by the run strategy", (*cluster).kubevirtCrash},
 		{"Halted stops it", (*cluster).kubevirtHalts},
 		{"started and deleted", (*cluster).kubevirtDeletes},
+		{"DataVolume, instance type and secondary network", (*cluster).kubevirtComposed},
 	} {
 		ok := t.Run(step.name, func(t *testing.T) {
 			outer := c.t
@@ -432,5 +467,28 @@ func (c *cluster) kubevirtDeletes() {
 	_, err := c.client.Resource(machines()).Namespace("machines").Get(c.t.Context(), "vm", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		c.t.Fatalf("the VM is still there: %v", err)
+	}
+}
+
+func (c *cluster) kubevirtComposed() {
+	c.apply(composedYAML)
+	vmi := c.running("")
+	interfaces, _, _ := unstructured.NestedSlice(vmi.Object, "status", "interfaces")
+	if !strings.Contains(fmt.Sprint(interfaces), "52:54:00:11:22:33") {
+		c.t.Errorf("interfaces %v", interfaces)
+	}
+	if memory := text(vmi, "spec", "domain", "memory", "guest"); memory != "128Mi" {
+		c.t.Errorf("memory %q is not that of the instance type", memory)
+	}
+	c.volumeState("composed", "attached")
+	machine, err := c.client.Resource(machines()).Namespace("machines").Get(c.t.Context(), "vm", metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	revision := text(machine, "status", "instancetypeRef", "controllerRevisionRef", "name")
+	_, err = c.client.Resource(resource("apps", "v1", "controllerrevisions")).Namespace("machines").
+		Get(c.t.Context(), revision, metav1.GetOptions{})
+	if err != nil {
+		c.t.Errorf("the revision of the instance type: %v", err)
 	}
 }

@@ -118,6 +118,11 @@ func Families() []Family {
 				{Name: "virt-controller", Package: "kubevirt.io/kubevirt/cmd/virt-controller"},
 				{Name: "kubevirt-manifests", Package: "./cmd/kubevirt-manifests"},
 			},
+			Extracts: []Extract{{
+				Package: "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1",
+				Path:    "artifacts/networks-crd.yaml",
+				To:      "networks-crd.yaml",
+			}},
 		},
 	}
 }

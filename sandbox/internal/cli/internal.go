@@ -12,6 +12,7 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/instance"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin/importer"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin/virthandler"
 )
 
@@ -59,6 +60,7 @@ func (a *app) standinCommand() *cobra.Command {
 	add("kubelet", "Node and pods", standin.RunKubelet)
 	add("frontend", "Volumes without a block device", standin.RunFrontend)
 	add("virthandler", "VMs and their guests", virthandler.Run)
+	add("importer", "DataVolumes", importer.Run)
 	cmd.AddCommand(&cobra.Command{
 		Use:   "idle",
 		Short: "Be there under a name that others look for",

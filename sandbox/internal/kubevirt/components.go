@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/build"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin/importer"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/standin/virthandler"
 )
 
@@ -28,6 +29,7 @@ const (
 	virtAPI      = "virt-api"
 	virtControl  = "virt-controller"
 	virtHandler  = "virt-handler"
+	dataImporter = "cdi"
 	registerTask = "kubevirt-api"
 )
 
@@ -95,28 +97,43 @@ func Components(env *component.Env, after ...string) ([]component.Component, err
 			Ready: leads(fmt.Sprintf("https://127.0.0.1:%d/leader", controllerPort)),
 		}),
 		{
-			Name:  virtHandler,
-			Role:  component.StandIn,
-			About: "virt-handler, virt-launcher and the guests: phases, freezes, attached volumes",
-			After: []string{objectsTask},
-			Path:  env.Executable,
-			Args:  []string{"standin", "virthandler", "--dir", env.Dir},
-			Prepare: func(context.Context) error {
-				if err := os.Remove(virthandler.ReadyFile(env)); err != nil && !os.IsNotExist(err) {
-					return err
-				}
-				return nil
-			},
-			Ready: component.FileReady(virthandler.ReadyFile(env)),
+			Name:    virtHandler,
+			Role:    component.StandIn,
+			About:   "virt-handler, virt-launcher and the guests: phases, freezes, attached volumes",
+			After:   []string{objectsTask},
+			Path:    env.Executable,
+			Args:    []string{"standin", "virthandler", "--dir", env.Dir},
+			Prepare: removed(virthandler.ReadyFile(env)),
+			Ready:   component.FileReady(virthandler.ReadyFile(env)),
+		},
+		{
+			Name:    dataImporter,
+			Role:    component.StandIn,
+			About:   "the containerized data importer, for DataVolumes that are blank or from a snapshot",
+			After:   []string{objectsTask},
+			Path:    env.Executable,
+			Args:    []string{"standin", "importer", "--dir", env.Dir},
+			Prepare: removed(importer.ReadyFile(env)),
+			Ready:   component.FileReady(importer.ReadyFile(env)),
 		},
 		{
 			Name:  registerTask,
 			Role:  component.Task,
 			About: "KubeVirt's webhooks and aggregated API at kube-apiserver",
-			After: []string{virtAPI, virtControl, virtHandler},
+			After: []string{virtAPI, virtControl, virtHandler, dataImporter},
 			Run:   func(ctx context.Context) error { return Register(ctx, env) },
 		},
 	}, nil
+}
+
+// removed takes a file away that tells of readiness, before a start.
+func removed(path string) func(context.Context) error {
+	return func(context.Context) error {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		return nil
+	}
 }
 
 // accountKubeconfig is for one of KubeVirt's service accounts. Its webhooks

@@ -15,11 +15,12 @@
 //     Webhooks call virt-api by URL, and the API service reaches it through a
 //     Service of type ExternalName, as there is no cluster network.
 //
-// Stand-ins (packages sandbox/internal/standin/virthandler and .../guest):
+// Stand-ins (packages below sandbox/internal/standin: virthandler, guest, importer):
 //
 //   - virt-handler and virt-launcher: the node's heartbeat, the phases and
 //     conditions of a VMI from Scheduled on, hot-plugged volumes, and the
 //     endpoints that virt-api calls;
+//
 //   - the guest: nothing is executed. It attaches the Longhorn volumes of its
 //     PVCs for as long as it runs, keeps whether it is frozen, thaws at the
 //     deadline, refuses writes while frozen, and records every freeze.
@@ -27,7 +28,9 @@
 //     "absent"; .../freeze "fail", "hang" or "lost-answer"; .../thaw "fail";
 //     .../shutdown "ignore".
 //
-// Absent: the operator, migration, consoles, export servers, and the
-// containerized data importer (its kinds exist and accept every field; nobody
-// acts on a DataVolume).
+//   - the containerized data importer (package .../importer): PVCs of DataVolumes
+//     that are blank or come from a VolumeSnapshot. Its kinds accept every field.
+//
+// Absent: the operator, migration, consoles, export servers, Multus (its kind
+// exists, so that VMs can name secondary networks), and every import by download.
 package kubevirt

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"os"
 	"os/exec"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -38,7 +39,16 @@ func Install(ctx context.Context, env *component.Env) error {
 	if err != nil {
 		return err
 	}
-	var definitions, rest []*unstructured.Unstructured
+	networks, err := os.ReadFile(env.Share(build.KubeVirt, "networks-crd.yaml"))
+	if err != nil {
+		return err
+	}
+	// VMs name their secondary networks by objects of Multus' kind.
+	definitions, err := manifest.Decode(networks)
+	if err != nil {
+		return fmt.Errorf("networks-crd.yaml: %w", err)
+	}
+	var rest []*unstructured.Unstructured
 	for _, o := range objects {
 		switch {
 		case o.GetKind() == "CustomResourceDefinition":

@@ -11,10 +11,9 @@ import (
 )
 
 // dataVolumeDefinitions are the kinds of the containerized data importer that
-// KubeVirt reads. The importer itself does not run in the sandbox; without its
-// kinds KubeVirt would treat every DataVolume reference as an error. The names
-// are the importer's own, the schemas accept every field: its own definitions
-// are not published as a Go module.
+// KubeVirt reads; without them it would treat every DataVolume reference as an
+// error. The names are the importer's own, the schemas accept every field: its
+// own definitions are not in the module of its API types.
 func dataVolumeDefinitions() []runtime.Object {
 	kinds := []struct {
 		kind, singular, plural string
