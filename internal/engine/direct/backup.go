@@ -10,7 +10,6 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
-	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -30,7 +29,7 @@ func (e *Engine) StartBackup(ctx context.Context, plan *vmbackup.BackupPlan) (*v
 	if err != nil {
 		return nil, err
 	}
-	if _, err := e.journal.Create(ctx, entry); err != nil {
+	if err := e.begin(ctx, entry); err != nil {
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
 			return nil, nameTaken(plan.Request.Ref(), "started a moment ago")
 		}
@@ -55,7 +54,7 @@ func entryOf(record *metadata.Record) (journal.Entry, error) {
 
 // RunBackup takes a started backup to its end.
 func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Backup, error) {
-	entry, err := e.journal.Get(ctx, journal.KindBackup, ref)
+	entry, err := e.entry(ctx, journal.KindBackup, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +92,6 @@ type backupRun struct {
 	operation
 	record *metadata.Record
 	state  *backupState
-	store  target.Store // opened on first use
 }
 
 func (r *backupRun) backup() *vmbackup.Backup { return &r.record.Backup }

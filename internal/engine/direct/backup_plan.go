@@ -203,7 +203,7 @@ func agentConnected(vmi *kubevirtv1.VirtualMachineInstance) bool {
 // checkTarget proves that Longhorn and the client itself can use the target, and
 // that the backup's name is free there.
 func (e *Engine) checkTarget(ctx context.Context, name string, ref vmbackup.Ref) error {
-	store, err := e.open(ctx, name)
+	store, err := e.openTarget(ctx, name)
 	if err != nil {
 		return err
 	}

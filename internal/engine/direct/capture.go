@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -186,21 +187,9 @@ func (e *Engine) captureVolume(ctx context.Context, vm vmbackup.Ref, ref claimRe
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "volume %q of VirtualMachine %s: PersistentVolumeClaim %s is %s, not Bound, so there is no data to back up", ref.volume, vm, name, claim.Status.Phase).
 			WithHint("see why with: kubectl describe pvc %s -n %s", ref.claim, vm.Namespace)
 	}
-	pv, err := e.clients.Core.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+	volume, err := e.longhornVolumeOf(ctx, claim, ref, vm)
 	if err != nil {
-		return nil, kube.Error(err, "read", "PersistentVolume "+claim.Spec.VolumeName)
-	}
-	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != Driver {
-		driver := "no CSI driver"
-		if pv.Spec.CSI != nil {
-			driver = pv.Spec.CSI.Driver
-		}
-		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "volume %q of VirtualMachine %s lies on %s (PersistentVolumeClaim %s), not on Longhorn (%s)", ref.volume, vm, driver, name, Driver).
-			WithHint("move the disk to a StorageClass of Longhorn, or back it up with that storage's own tools")
-	}
-	volume, err := e.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace).Get(ctx, pv.Spec.CSI.VolumeHandle, metav1.GetOptions{})
-	if err != nil {
-		return nil, kube.Error(err, "read", "Longhorn volume "+pv.Spec.CSI.VolumeHandle)
+		return nil, err
 	}
 	claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
 	manifest, err := sanitized(claim)
@@ -218,6 +207,40 @@ func (e *Engine) captureVolume(ctx context.Context, vm vmbackup.Ref, ref claimRe
 		captured.StorageClass = *claim.Spec.StorageClassName
 	}
 	return captured, nil
+}
+
+// longhornVolumeOf finds the Longhorn volume behind a bound claim. A provisioned
+// volume has the PersistentVolume's name, and Longhorn's own note of the claim
+// proves it; else the PersistentVolume tells, which not everybody may read.
+func (e *Engine) longhornVolumeOf(ctx context.Context, claim *corev1.PersistentVolumeClaim, ref claimRef, vm vmbackup.Ref) (*longhornv1.Volume, error) {
+	volumes := e.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace)
+	name := claim.Spec.VolumeName
+	volume, err := volumes.Get(ctx, name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, kube.Error(err, "read", "Longhorn volume "+name)
+	}
+	if err == nil {
+		if noted := volume.Status.KubernetesStatus; noted.PVName == name && noted.Namespace == claim.Namespace && noted.PVCName == claim.Name {
+			return volume, nil
+		}
+	}
+	pv, err := e.clients.Core.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, kube.Error(err, "read", "PersistentVolume "+name)
+	}
+	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != Driver {
+		driver := "no CSI driver"
+		if pv.Spec.CSI != nil {
+			driver = pv.Spec.CSI.Driver
+		}
+		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "volume %q of VirtualMachine %s lies on %s (PersistentVolumeClaim %s/%s), not on Longhorn (%s)", ref.volume, vm, driver, claim.Namespace, claim.Name, Driver).
+			WithHint("move the disk to a StorageClass of Longhorn, or back it up with that storage's own tools")
+	}
+	volume, err = volumes.Get(ctx, pv.Spec.CSI.VolumeHandle, metav1.GetOptions{})
+	if err != nil {
+		return nil, kube.Error(err, "read", "Longhorn volume "+pv.Spec.CSI.VolumeHandle)
+	}
+	return volume, nil
 }
 
 // sanitized is the manifest of a typed object as a backup keeps it.

@@ -78,9 +78,10 @@ func (r *backupRun) ensureClass(ctx context.Context) error {
 	if r.state.Class != "" {
 		return nil
 	}
-	name, err := r.engine.ensureClass(ctx, r.backup().Spec.Type)
-	r.state.Class = name
-	return err
+	// The plan has found none that fits.
+	class := newClass(r.backup().Spec.Type)
+	r.state.Class = class.Name
+	return r.engine.createClass(ctx, class)
 }
 
 // ensureClass returns the name of a fitting class, which it makes where there is none.
@@ -90,10 +91,16 @@ func (e *Engine) ensureClass(ctx context.Context, kind vmbackup.BackupType) (str
 		return "", err
 	}
 	if isNew {
-		_, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().Create(ctx, class, metav1.CreateOptions{FieldManager: kube.FieldManager})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return "", kube.Error(err, "create", "VolumeSnapshotClass "+class.Name)
-		}
+		err = e.createClass(ctx, class)
 	}
-	return class.Name, nil
+	return class.Name, err
+}
+
+// createClass creates a class; one of the name that is there already is ours.
+func (e *Engine) createClass(ctx context.Context, class *snapshotv1.VolumeSnapshotClass) error {
+	_, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().Create(ctx, class, metav1.CreateOptions{FieldManager: kube.FieldManager})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return kube.Error(err, "create", "VolumeSnapshotClass "+class.Name)
+	}
+	return nil
 }

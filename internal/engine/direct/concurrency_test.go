@@ -36,7 +36,10 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				c.start(request())
 				if later == 0 {
-					// Both have read the record before one of them writes it.
+					// Both have read the record before one of them writes it: neither is
+					// the process that has started the backup.
+					c.anew()
+					c.engine.started.Clear()
 					c.journal.gate = &sync.WaitGroup{}
 					c.journal.gate.Add(2)
 				}

@@ -67,7 +67,7 @@ func (c *cuts) see(list []*longhornv1.Snapshot) (cutNow []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range list {
-		if isCut(s) {
+		if isCut(s) && s.Name != "" {
 			c.cut[s.Name] = true
 		}
 		if s.Status.Error != "" {

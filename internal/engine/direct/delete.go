@@ -178,7 +178,7 @@ var errDeleteDeadline = vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longh
 
 func (d *deletion) removeBackups(ctx context.Context) error {
 	backup := d.plan.Backup
-	store, err := d.engine.open(ctx, backup.Spec.Target)
+	store, err := d.engine.target(ctx, backup.Spec.Target)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (d *deletion) owns(b *longhornv1.Backup) bool {
 }
 
 func (d *deletion) files(ctx context.Context) error {
-	store, err := d.engine.open(ctx, d.plan.Backup.Spec.Target)
+	store, err := d.engine.target(ctx, d.plan.Backup.Spec.Target)
 	if err != nil {
 		return err
 	}

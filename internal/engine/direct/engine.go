@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"sync"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
@@ -52,6 +53,11 @@ type Engine struct {
 	records Records
 	open    OpenTarget
 	clock   vmbackup.Clock
+	// started are journal entries, by operation, that this engine has written a
+	// moment ago: the run that follows need not read them.
+	started sync.Map
+	// stores are the targets that are open already, by name.
+	stores sync.Map
 }
 
 var _ vmbackup.Engine = (*Engine)(nil)
@@ -59,6 +65,24 @@ var _ vmbackup.Engine = (*Engine)(nil)
 // New makes an engine that works with the rights of clients.
 func New(clients *kube.Clients, store journal.Store, records Records, open OpenTarget, clock vmbackup.Clock) *Engine {
 	return &Engine{clients: clients, journal: store, records: records, open: open, clock: clock}
+}
+
+// openTarget opens a backup target, if Longhorn can use it now.
+func (e *Engine) openTarget(ctx context.Context, name string) (target.Store, error) {
+	store, err := e.open(ctx, name)
+	if err == nil {
+		e.stores.Store(name, store)
+	}
+	return store, err
+}
+
+// target is a backup target that the plan may have opened already: Longhorn was
+// asked about it then, and from then on the target itself answers.
+func (e *Engine) target(ctx context.Context, name string) (target.Store, error) {
+	if open, found := e.stores.Load(name); found {
+		return open.(target.Store), nil
+	}
+	return e.openTarget(ctx, name)
 }
 
 // Name is "direct".

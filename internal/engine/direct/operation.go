@@ -30,6 +30,28 @@ func operationName(kind journal.Kind, name string) string {
 	return string(kind) + "/" + name
 }
 
+// begin writes the first entry of an operation, which takes its name.
+func (e *Engine) begin(ctx context.Context, entry journal.Entry) error {
+	written, err := e.journal.Create(ctx, entry)
+	if err == nil {
+		e.started.Store(operationKey{entry.Kind, entry.Ref}, written)
+	}
+	return err
+}
+
+// entry reads an operation's entry, or takes the one that begin has just written.
+func (e *Engine) entry(ctx context.Context, kind journal.Kind, ref vmbackup.Ref) (journal.Entry, error) {
+	if written, found := e.started.LoadAndDelete(operationKey{kind, ref}); found {
+		return written.(journal.Entry), nil
+	}
+	return e.journal.Get(ctx, kind, ref)
+}
+
+type operationKey struct {
+	kind journal.Kind
+	ref  vmbackup.Ref
+}
+
 // update writes the entry over the version that this run knows. Of two runs at
 // once, the one that comes second learns here that it is not alone.
 func (o *operation) update(ctx context.Context, entry journal.Entry) error {

@@ -15,20 +15,10 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// open opens the backup's target, once a run.
-func (r *backupRun) open(ctx context.Context) (target.Store, error) {
-	if r.store != nil {
-		return r.store, nil
-	}
-	store, err := r.engine.open(ctx, r.backup().Spec.Target)
-	r.store = store
-	return store, err
-}
-
 // verifyTarget sees every volume's backup on the target itself: Longhorn's word
 // for it is not enough for Ready.
 func (r *backupRun) verifyTarget(ctx context.Context) error {
-	store, err := r.open(ctx)
+	store, err := r.engine.target(ctx, r.backup().Spec.Target)
 	if err != nil {
 		return err
 	}
@@ -62,12 +52,7 @@ func seen(ctx context.Context, store target.Store, key, what string) error {
 // publish writes the machine's description beside the data, in Harvester's format
 // and in the tool's own, and reads both back.
 func (r *backupRun) publish(ctx context.Context) error {
-	// Recorded first: of two runs that followed the uploads, one learns here that
-	// it is not alone, before both write the same files.
-	if err := r.save(ctx); err != nil {
-		return err
-	}
-	store, err := r.open(ctx)
+	store, err := r.engine.target(ctx, r.backup().Spec.Target)
 	if err != nil {
 		return err
 	}
@@ -88,11 +73,18 @@ func (r *backupRun) publish(ctx context.Context) error {
 			return err
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
 	for key, content := range files {
-		group.Go(func() error { return writeChecked(ctx, store, key, content) })
+		group.Go(func() error { return writeChecked(gctx, store, key, content) })
 	}
 	if err := group.Wait(); err != nil {
+		if vmbackup.ReasonOf(err) != vmbackup.ReasonDataDamaged {
+			return err
+		}
+		// Another run of this backup may have written its own in between; the record tells.
+		if saveErr := r.save(ctx); saveErr != nil {
+			return saveErr
+		}
 		return err
 	}
 	r.backup().Status.Metadata = status.Metadata

@@ -116,7 +116,7 @@ func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 	if err != nil {
 		return nil, err
 	}
-	if _, err := e.journal.Create(ctx, entry); err != nil {
+	if err := e.begin(ctx, entry); err != nil {
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
 			return nil, vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "there is a restore %s already; nothing was changed", record.Restore.Ref()).
 				WithHint("look at it with: kubectl vmbackup describe restore/%s -n %s", record.Restore.Metadata.Name, record.Restore.Metadata.Namespace)
@@ -159,7 +159,7 @@ func (r *restoreRun) steps() []flow.Step {
 
 // RunRestore takes a started restore to its end.
 func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
-	entry, err := e.journal.Get(ctx, journal.KindRestore, ref)
+	entry, err := e.entry(ctx, journal.KindRestore, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (e *Engine) checkData(ctx context.Context, backup *vmbackup.Backup) error {
 	if backup.Spec.Type == vmbackup.TypeSnapshot {
 		return e.checkSnapshots(ctx, backup)
 	}
-	store, err := e.open(ctx, backup.Spec.Target)
+	store, err := e.openTarget(ctx, backup.Spec.Target)
 	if err != nil {
 		return err
 	}
