@@ -14,6 +14,8 @@ import (
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -313,8 +315,10 @@ func TestFreezeWindowThatTheGuestEndedItself(t *testing.T) {
 // A thaw that is slow to be answered, or is not, comes after the snapshots were cut.
 func TestThawThatFailsDoesNotSpoilTheSnapshots(t *testing.T) {
 	for name, set := range map[string]func(*cluster){
-		"slow":  func(c *cluster) { c.vms.thawTakes = 10 * time.Second },
-		"fails": func(c *cluster) { c.fail("unfreeze", "virtualmachines", func(string) error { return errors.New("no route") }) },
+		"slow": func(c *cluster) { c.vms.thawTakes = 10 * time.Second },
+		"fails": func(c *cluster) {
+			c.fail("unfreeze", "virtualmachines", func(string) error { return errors.New("no route") })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
@@ -444,7 +448,7 @@ func TestResumedBackupTakesANewRound(t *testing.T) {
 			t.Fatal("not interrupted")
 		}
 		broken := c.names("snapshots")
-		if len(broken) != 1 || len(c.names("backups")) != 1 {
+		if len(broken) != 2 || len(c.names("backups")) != 1 {
 			t.Fatalf("snapshots %v, backups %v", broken, c.names("backups"))
 		}
 		delete(c.cutTakes, "web-data")
@@ -576,6 +580,23 @@ func TestTargetThatDoesNotKeepWhatIsWritten(t *testing.T) {
 		wantReason(t, err, vmbackup.ReasonDataDamaged)
 		if b.Status.Ready {
 			t.Error("ready")
+		}
+	})
+}
+
+// Who may not ask Longhorn for snapshots gets them through the CSI driver.
+func TestSnapshotsThroughTheDriverAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.fail("create", "snapshots", func(name string) error {
+			return apierrors.NewForbidden(schema.GroupResource{Group: "longhorn.io", Resource: "snapshots"}, name, errors.New("no"))
+		})
+		c.start(request())
+		b, err := c.run(t.Context())
+		if err != nil || !b.Status.Ready || b.Status.Consistency != vmbackup.ConsistencyApplication || b.Status.FreezeSeconds != 0.35 {
+			t.Errorf("%s, %s, frozen for %v s: %v", b.Status.Phase, b.Status.Consistency, b.Status.FreezeSeconds, err)
+		}
+		if len(b.Status.Warnings) != 0 {
+			t.Errorf("warnings %q", b.Status.Warnings)
 		}
 	})
 }

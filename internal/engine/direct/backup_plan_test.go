@@ -133,7 +133,9 @@ func TestBackupIsRefusedBeforeAnyChange(t *testing.T) {
 		{
 			name: "no right to make the class", reason: vmbackup.ReasonForbidden, says: "create volumesnapshotclasses.snapshot.storage.k8s.io (cluster-wide)",
 			set: func(c *cluster) {
-				c.allow("default", authv1.ResourceRule{Verbs: []string{"get", "list"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
+				for _, namespace := range []string{"demo", "default"} {
+					c.allow(namespace, authv1.ResourceRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"secrets", "volumesnapshots"}})
+				}
 			},
 		},
 		{

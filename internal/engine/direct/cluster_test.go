@@ -46,6 +46,7 @@ type cluster struct {
 	journal *loggedJournal
 	store   *loggedStore
 	engine  *Engine
+	anew    func() // makes an engine that has started nothing, as another process has
 	events  *recorder
 
 	mu sync.Mutex
@@ -92,7 +93,8 @@ func newCluster(t *testing.T) *cluster {
 	}
 	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms}
 	records := catalog.New(c.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore)
-	c.engine = New(clients, c.journal, records, open, time.Now)
+	c.anew = func() { c.engine = New(clients, c.journal, records, open, time.Now) }
+	c.anew()
 	c.after = append(c.after, c.react)
 
 	for _, name := range []string{"demo", "other"} {
@@ -189,6 +191,10 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		if verb == "update" && o.DeletionTimestamp != nil {
 			time.AfterFunc(500*time.Millisecond, func() { c.purge(o) })
 		}
+	case *longhornv1.Snapshot:
+		if verb == "create" && o.Spec.CreateSnapshot {
+			c.requested(o)
+		}
 	case *longhornv1.BackupTarget:
 		if verb == "update" && !o.Spec.SyncRequestedAt.IsZero() {
 			time.AfterFunc(time.Second, c.relist)
@@ -209,12 +215,7 @@ func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
 	volume := "pvc-" + claim
 	content := "snapcontent-" + string(s.UID)
 	name := "snapshot-" + string(s.UID)
-	c.mu.Lock()
-	takes, slow := c.cutTakes[claim]
-	c.mu.Unlock()
-	if !slow {
-		takes = 300 * time.Millisecond
-	}
+	takes := c.takes(claim)
 	time.AfterFunc(50*time.Millisecond, func() {
 		c.put("volumesnapshotcontents", &snapshotv1.VolumeSnapshotContent{
 			ObjectMeta: metav1.ObjectMeta{Name: content},
@@ -231,22 +232,52 @@ func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
 	if takes < 0 {
 		return
 	}
-	time.AfterFunc(takes, func() {
+	// The CSI driver comes a little later than who asks Longhorn itself, and finds that snapshot.
+	time.AfterFunc(takes+50*time.Millisecond, func() {
 		if !c.has("volumesnapshots", s.Namespace, s.Name) {
 			return
 		}
-		// Longhorn makes the object first and cuts then.
-		made := c.put("snapshots", &longhornv1.Snapshot{ObjectMeta: metav1.ObjectMeta{
-			Namespace: kube.LonghornNamespace, Name: name, Labels: map[string]string{"longhornvolume": volume},
-		}, Spec: longhornv1.SnapshotSpec{Volume: volume}}).(*longhornv1.Snapshot)
-		made.Status.ReadyToUse, made.Status.CreationTime = true, time.Now().UTC().Format(time.RFC3339)
-		c.put("snapshots", made)
+		if !c.has("snapshots", kube.LonghornNamespace, name) {
+			// Longhorn makes the object first and cuts then.
+			made := c.put("snapshots", &longhornv1.Snapshot{ObjectMeta: metav1.ObjectMeta{
+				Namespace: kube.LonghornNamespace, Name: name, Labels: map[string]string{"longhornvolume": volume},
+			}, Spec: longhornv1.SnapshotSpec{Volume: volume}}).(*longhornv1.Snapshot)
+			made.Status.ReadyToUse, made.Status.CreationTime = true, time.Now().UTC().Format(time.RFC3339)
+			c.put("snapshots", made)
+		}
 		if c.classType(*s.Spec.VolumeSnapshotClassName) == "snap" {
 			ready := true
 			edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) { s.Status.ReadyToUse = &ready })
 			return
 		}
 		c.upload(volume, name)
+	})
+}
+
+// takes is how long Longhorn needs for a snapshot of a claim; a negative one is never cut.
+func (c *cluster) takes(claim string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if takes, set := c.cutTakes[claim]; set {
+		return takes
+	}
+	return 300 * time.Millisecond
+}
+
+// requested is Longhorn's work on a Snapshot that somebody else has made: its
+// webhook labels it, its engine cuts it.
+func (c *cluster) requested(s *longhornv1.Snapshot) {
+	edit(c.apiServer, "snapshots", s.Namespace, s.Name, func(s *longhornv1.Snapshot) {
+		s.Labels = map[string]string{"longhornvolume": s.Spec.Volume}
+	})
+	takes := c.takes(strings.TrimPrefix(s.Spec.Volume, "pvc-"))
+	if takes < 0 {
+		return
+	}
+	time.AfterFunc(takes, func() {
+		edit(c.apiServer, "snapshots", s.Namespace, s.Name, func(s *longhornv1.Snapshot) {
+			s.Status.RequestedTime = time.Now().UTC().Format(time.RFC3339)
+		})
 	})
 }
 

@@ -13,8 +13,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 	kubevirtclient "kubevirt.io/client-go/kubevirt"
-	kubevirttyped "kubevirt.io/client-go/kubevirt/typed/core/v1"
 	kubevirtscheme "kubevirt.io/client-go/kubevirt/scheme"
+	kubevirttyped "kubevirt.io/client-go/kubevirt/typed/core/v1"
 )
 
 // kubevirtFake is the part of KubeVirt's typed client that the engine uses, on the
@@ -42,8 +42,12 @@ func (f kubevirtCore) VirtualMachines(namespace string) kubevirttyped.VirtualMac
 		func() *kubevirtv1.VirtualMachine { return &kubevirtv1.VirtualMachine{} },
 		func() *kubevirtv1.VirtualMachineList { return &kubevirtv1.VirtualMachineList{} },
 		func(to, from *kubevirtv1.VirtualMachineList) { to.ListMeta = from.ListMeta },
-		func(l *kubevirtv1.VirtualMachineList) []*kubevirtv1.VirtualMachine { return gentype.ToPointerSlice(l.Items) },
-		func(l *kubevirtv1.VirtualMachineList, items []*kubevirtv1.VirtualMachine) { l.Items = gentype.FromPointerSlice(items) })}
+		func(l *kubevirtv1.VirtualMachineList) []*kubevirtv1.VirtualMachine {
+			return gentype.ToPointerSlice(l.Items)
+		},
+		func(l *kubevirtv1.VirtualMachineList, items []*kubevirtv1.VirtualMachine) {
+			l.Items = gentype.FromPointerSlice(items)
+		})}
 }
 
 func (f kubevirtCore) VirtualMachineInstances(namespace string) kubevirttyped.VirtualMachineInstanceInterface {
