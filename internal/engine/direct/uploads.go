@@ -83,7 +83,13 @@ func observeUpload(v *vmbackup.BackupVolume, state *backupState, list []*longhor
 		v.Message = ""
 		switch b.Status.State {
 		case longhornv1.BackupStateCompleted:
-			v.State, v.Progress = vmbackup.StateReady, 100
+			v.Progress = 100
+			if b.Status.LastSyncedAt.IsZero() {
+				// Longhorn has yet to read back from the target what it wrote: sizes and all.
+				v.State = vmbackup.StateRunning
+				break
+			}
+			v.State = vmbackup.StateReady
 			v.BackupBytes, v.UploadedBytes = bytesOf(b.Status.Size), bytesOf(b.Status.NewlyUploadedDataSize)
 		case longhornv1.BackupStateError:
 			v.State, v.Message = vmbackup.StateFailed, b.Status.Error
