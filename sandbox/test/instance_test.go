@@ -53,7 +53,7 @@ func newBox(t *testing.T) *box {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	home, err := os.MkdirTemp(cache, "test-")
+	home, err := os.MkdirTemp(cache, "test-") //nolint:usetesting // not on tmpfs, see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,12 +61,13 @@ func newBox(t *testing.T) *box {
 	if out, err := exec.Command("go", "build", "-o", b.program, "../cmd/sandbox").CombinedOutput(); err != nil {
 		t.Fatalf("build the sandbox: %v\n%s", err, out)
 	}
+	after := context.WithoutCancel(t.Context())
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := b.command(context.Background(), "status").CombinedOutput()
+			out, _ := b.command(after, "status", "--name", "one").CombinedOutput()
 			t.Logf("status at the end:\n%s", out)
 		}
-		if out, err := b.command(context.Background(), "down", "--all").CombinedOutput(); err != nil {
+		if out, err := b.command(after, "down", "--all").CombinedOutput(); err != nil {
 			t.Errorf("down --all: %v\n%s", err, out)
 		}
 		if err := os.RemoveAll(home); err != nil {

@@ -35,8 +35,8 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("nsenter (util-linux) is needed: %w", err)
 			}
-			argv := append([]string{"nsenter", "--target", strconv.Itoa(pid),
-				"--mount", "--pid", "--net", "--uts", "--ipc", "--"}, args[1:]...)
+			argv := []string{"nsenter", "--target", strconv.Itoa(pid), "--mount", "--pid", "--net", "--uts", "--ipc", "--"}
+			argv = append(argv, args[1:]...)
 			environment := append(instance.BaseEnvironment(i.Dir), "TERM="+os.Getenv("TERM"))
 			return syscall.Exec(nsenter, argv, environment)
 		},

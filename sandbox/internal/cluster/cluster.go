@@ -37,10 +37,6 @@ func Components(env *component.Env) ([]component.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	storage, err := longhorn(env)
-	if err != nil {
-		return nil, err
-	}
 	snapshots, err := csi(env)
 	if err != nil {
 		return nil, err
@@ -49,7 +45,7 @@ func Components(env *component.Env) ([]component.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(control, storage, snapshots, machines), nil
+	return slices.Concat(control, longhorn(env), snapshots, machines), nil
 }
 
 // task is a component that runs once to success.

@@ -45,7 +45,7 @@ const (
 )
 
 // longhorn is longhorn-manager with what its chart would have made.
-func longhorn(env *component.Env) ([]component.Component, error) {
+func longhorn(env *component.Env) []component.Component {
 	return []component.Component{
 		{
 			Name:  "iscsid",
@@ -97,7 +97,7 @@ func longhorn(env *component.Env) ([]component.Component, error) {
 		},
 		task(longhornReady, "Longhorn's node schedulable and the backup target available",
 			func(ctx context.Context) error { return waitLonghorn(ctx, env) }, longhornManager),
-	}, nil
+	}
 }
 
 func installLonghorn(ctx context.Context, env *component.Env) error {

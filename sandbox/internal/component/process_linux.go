@@ -14,8 +14,9 @@ import (
 
 // process is a running program in a process group of its own.
 type process struct {
-	pid  int
-	done chan error // receives once, when the program ended
+	pid   int
+	ended chan struct{} // closed when the program ended
+	err   error         // how; valid then
 }
 
 // startProcess starts the program of c with its output appended to logFile.
@@ -35,7 +36,7 @@ func startProcess(c Component, env []string, logFile string) (*process, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
-	p := &process{done: make(chan error, 1)}
+	p := &process{ended: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// The parent-death signal is sent when the starting thread ends, so
@@ -47,11 +48,11 @@ func startProcess(c Component, env []string, logFile string) (*process, error) {
 		if err != nil {
 			return
 		}
-		err = cmd.Wait()
-		if err == nil {
-			err = fmt.Errorf("%s ended with exit code 0", c.Path)
+		p.err = cmd.Wait()
+		if p.err == nil {
+			p.err = fmt.Errorf("%s ended with exit code 0", c.Path)
 		}
-		p.done <- err
+		close(p.ended)
 	}()
 	if err := <-started; err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (p *process) stop(grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case <-p.done:
+	case <-p.ended:
 	case <-timer.C:
 	}
 	// Children that it left behind would hold its ports.

@@ -284,8 +284,8 @@ func (s *Supervisor) attempt(ctx context.Context, u *unit) error {
 	defer cancel()
 	go s.probe(probing, u)
 	select {
-	case err := <-p.done:
-		return err
+	case <-p.ended:
+		return p.err
 	case <-ctx.Done():
 		p.stop(stopGrace)
 		return ctx.Err()

@@ -29,7 +29,7 @@ func chain(t *testing.T, server string) string {
 		t.Fatal(err)
 	}
 	front := listen(t)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 2)
 	go func() {
 		done <- Serve(ctx, middle, func(ctx context.Context) (net.Conn, error) {

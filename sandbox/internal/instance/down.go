@@ -79,7 +79,7 @@ func (i *Instance) endMonitor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer process.Release()
+	defer func() { _ = process.Release() }()
 	if !id.alive() {
 		return nil
 	}

@@ -16,10 +16,6 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 )
 
-// routableAddress is on lo inside an instance. Longhorn's webhook refuses
-// loopback addresses as the source of a backing image; this one it takes.
-var routableAddress = [4]byte{10, 200, 0, 1}
-
 // Init is process 1 of an instance: it builds the root, starts the supervisor
 // and reaps orphans until the supervisor ends, which ends everything.
 func Init(dir string) error {
@@ -34,7 +30,8 @@ func Init(dir string) error {
 	if err := i.buildRoot(env); err != nil {
 		return err
 	}
-	if err := raiseLoopback(routableAddress); err != nil {
+	// Longhorn's webhook refuses loopback addresses as the source of a backing image; this one it takes.
+	if err := raiseLoopback([4]byte{10, 200, 0, 1}); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(component.NodeName)); err != nil {

@@ -56,7 +56,7 @@ func Monitor(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
-		defer hold.Close()
+		context.AfterFunc(ctx, func() { _ = hold.Close() })
 	}
 	apiFile := os.NewFile(apiListenerFD, "api")
 	apiListener, err := net.FileListener(apiFile)

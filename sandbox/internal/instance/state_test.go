@@ -4,7 +4,6 @@
 package instance
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -169,10 +168,10 @@ func TestCreateAndShareS3(t *testing.T) {
 
 func TestStatusOfNothing(t *testing.T) {
 	i := newInstance(t)
-	if _, err := i.Status(context.Background()); !errors.Is(err, ErrNotRunning) {
+	if _, err := i.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("status: %v", err)
 	}
-	if err := i.Control(context.Background(), "etcd", "stop"); !errors.Is(err, ErrNotRunning) {
+	if err := i.Control(t.Context(), "etcd", "stop"); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("control: %v", err)
 	}
 }

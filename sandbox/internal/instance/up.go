@@ -4,6 +4,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type UpOptions struct {
 	// Out receives the progress.
 	Out io.Writer
 }
+
+// errEarly is for a monitor that ends without an error while it is waited for.
+var errEarly = errors.New("too early")
 
 // ErrRunning is returned by Up when the instance runs already.
 var ErrRunning = errors.New("already running")
@@ -105,7 +109,7 @@ func (i *Instance) follow(ctx context.Context, monitor <-chan error, out io.Writ
 	go func() {
 		select {
 		case err := <-monitor:
-			cancel(fmt.Errorf("the monitor ended (%v): see %s", err, i.Log("monitor")))
+			cancel(fmt.Errorf("the monitor ended: %w: see %s", cmp.Or(err, errEarly), i.Log("monitor")))
 		case <-ctx.Done():
 		}
 	}()

@@ -47,7 +47,7 @@ func RunFrontend(ctx context.Context, env *component.Env) error {
 		return err
 	}
 	volumes := client.Resource(longhornResource("volumes")).Namespace(longhornNamespace)
-	clear := func(object any) {
+	withoutDevice := func(object any) {
 		volume, ok := object.(*unstructured.Unstructured)
 		if !ok {
 			return
@@ -66,8 +66,8 @@ func RunFrontend(ctx context.Context, env *component.Env) error {
 	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, frontendResync, longhornNamespace, nil)
 	informer := factory.ForResource(longhornResource("volumes")).Informer()
 	_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    clear,
-		UpdateFunc: func(_, object any) { clear(object) },
+		AddFunc:    withoutDevice,
+		UpdateFunc: func(_, object any) { withoutDevice(object) },
 	})
 	if err != nil {
 		return err

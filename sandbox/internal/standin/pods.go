@@ -64,9 +64,8 @@ func (k *Kubelet) syncProcess(ctx context.Context, key string, pod *corev1.Pod) 
 		return nil
 	}
 	if err := p.probe(ctx); err != nil {
-		// Not an error of the pod: it is still starting.
 		k.queue.AddAfter(key, 200*time.Millisecond)
-		return nil
+		return nil //nolint:nilerr // no error of the pod: it is still starting
 	}
 	return k.reportRunning(ctx, pod, p.ip)
 }
