@@ -8,11 +8,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -129,4 +132,11 @@ func summarize(counts map[string]int) requestCount {
 		}
 	}
 	return sum
+}
+
+// printCounts lists what was asked, so that a missed goal can be understood.
+func printCounts(out io.Writer, counts map[string]int) {
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(out, "  %3d %s\n", counts[key], key)
+	}
 }
