@@ -107,7 +107,7 @@ func TestFactsOfTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	if g.answers(f) || (render.FactsOf(f)).TTY {
+	if g.answers(f) || render.FactsOf(f).TTY {
 		t.Error("a file is taken for a terminal")
 	}
 }

@@ -18,20 +18,11 @@ import (
 // completionDeadline is how long a shell waits for names before it goes without.
 const completionDeadline = 3 * time.Second
 
-const completionLong = `Print the completion script of a shell.
+const completionLong = `Print the completion script of a shell for the program under its own name,
+kubectl-vmbackup.
 
-kubectl completes the arguments of a plugin by running a program of the name
-kubectl_complete-vmbackup, which must be on the PATH and executable:
-
-    cat > kubectl_complete-vmbackup <<'EOF'
-    #!/bin/sh
-    exec kubectl-vmbackup __complete "$@"
-    EOF
-    chmod +x kubectl_complete-vmbackup
-    mv kubectl_complete-vmbackup /usr/local/bin/
-
-The scripts of this command complete the program under its own name,
-kubectl-vmbackup.`
+For 'kubectl vmbackup' no script is needed: kubectl completes the arguments of a
+plugin itself, once 'kubectl vmbackup plugin-completion install' was run.`
 
 func (g *globals) newCompletion() *cobra.Command {
 	return &cobra.Command{

@@ -139,7 +139,7 @@ func (g *globals) newRoot() *cobra.Command {
 			g.newList(), g.newDescribe(), g.newWatch(),
 		}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{
-			g.newVersion(), g.newCompletion(),
+			g.newVersion(), g.newCompletion(), g.newPluginCompletion(),
 		}},
 	}
 	groups.Add(cmd)
