@@ -23,14 +23,20 @@ func (e *Engine) findClass(ctx context.Context, kind vmbackup.BackupType) (class
 		return nil, false, kube.Error(err, "list", "VolumeSnapshotClasses")
 	}
 	want := newClass(kind)
-	var fitting []snapshotv1.VolumeSnapshotClass
+	var (
+		fitting []snapshotv1.VolumeSnapshotClass
+		misfit  error
+	)
 	for _, c := range list.Items {
-		if c.Driver == Driver && c.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain && classType(c) == want.Parameters["type"] {
+		switch {
+		case fits(&c, want):
 			fitting = append(fitting, c)
+		case c.Name == want.Name:
+			misfit = unfit(&c)
 		}
 	}
 	if len(fitting) == 0 {
-		return want, true, nil
+		return want, true, misfit
 	}
 	// Our own first, then the first by name: the same one every time.
 	slices.SortFunc(fitting, func(a, b snapshotv1.VolumeSnapshotClass) int {
@@ -45,8 +51,20 @@ func (e *Engine) findClass(ctx context.Context, kind vmbackup.BackupType) (class
 	return &fitting[0], false, nil
 }
 
+// fits reports whether a class does what the wanted one does. The policy is part of
+// it: with Delete, the data would go with an object.
+func fits(c, want *snapshotv1.VolumeSnapshotClass) bool {
+	return c.Driver == want.Driver && c.DeletionPolicy == want.DeletionPolicy && classType(c) == classType(want)
+}
+
+// unfit is the error for a class that has the name of the engine's own and is another.
+func unfit(c *snapshotv1.VolumeSnapshotClass) error {
+	return vmbackup.Errorf(vmbackup.ReasonConflict, "there is a VolumeSnapshotClass %s already, with driver %s, deletion policy %s and type %s, which is not safe to back up with", c.Name, c.Driver, c.DeletionPolicy, classType(c)).
+		WithHint("rename or remove it, or make another class with driver %s, deletionPolicy %s and the type that is needed", Driver, snapshotv1.VolumeSnapshotContentRetain)
+}
+
 // classType is the type parameter as Longhorn reads it: empty means bak.
-func classType(c snapshotv1.VolumeSnapshotClass) string {
+func classType(c *snapshotv1.VolumeSnapshotClass) string {
 	if t := c.Parameters["type"]; t != "" {
 		return t
 	}
@@ -96,11 +114,15 @@ func (e *Engine) ensureClass(ctx context.Context, kind vmbackup.BackupType) (str
 	return class.Name, err
 }
 
-// createClass creates a class; one of the name that is there already is ours.
+// createClass creates a class, unless somebody else has in the meantime.
 func (e *Engine) createClass(ctx context.Context, class *snapshotv1.VolumeSnapshotClass) error {
-	_, err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().Create(ctx, class, metav1.CreateOptions{FieldManager: kube.FieldManager})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return kube.Error(err, "create", "VolumeSnapshotClass "+class.Name)
+	client := e.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses()
+	_, err := client.Create(ctx, class, metav1.CreateOptions{FieldManager: kube.FieldManager})
+	if apierrors.IsAlreadyExists(err) {
+		var have *snapshotv1.VolumeSnapshotClass
+		if have, err = client.Get(ctx, class.Name, metav1.GetOptions{}); err == nil && !fits(have, class) {
+			return unfit(have)
+		}
 	}
-	return nil
+	return kube.Error(err, "create", "VolumeSnapshotClass "+class.Name)
 }
