@@ -280,6 +280,12 @@ func (s *apiServer) has(resource, namespace, name string) bool {
 
 // all returns the objects of a resource, ordered by namespace and name.
 func (s *apiServer) all(resource string) []runtime.Object {
+	list, _ := s.state(resource)
+	return list
+}
+
+// state are the objects of a resource and the version that they are of.
+func (s *apiServer) state(resource string) ([]runtime.Object, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []runtime.Object
@@ -292,7 +298,7 @@ func (s *apiServer) all(resource string) []runtime.Object {
 		x, y := accessor(s.t, a), accessor(s.t, b)
 		return slices.Compare([]string{x.GetNamespace(), x.GetName()}, []string{y.GetNamespace(), y.GetName()})
 	})
-	return list
+	return list, s.version
 }
 
 // names are the names of all objects of a resource, in order.
@@ -313,7 +319,8 @@ func (s *apiServer) list(a clienttesting.ListActionImpl, scheme *runtime.Scheme)
 	}
 	w := newWatching(a.GetResource().Resource, a.GetNamespace(), a.ListOptions)
 	var items []runtime.Object
-	for _, object := range s.all(w.resource) {
+	objects, version := s.state(w.resource)
+	for _, object := range objects {
 		if w.selects(s.t, object) {
 			items = append(items, object)
 		}
@@ -322,9 +329,7 @@ func (s *apiServer) list(a clienttesting.ListActionImpl, scheme *runtime.Scheme)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	m.SetResourceVersion(strconv.Itoa(s.version))
-	s.mu.Unlock()
+	m.SetResourceVersion(strconv.Itoa(version))
 	return list, meta.SetList(list, items)
 }
 

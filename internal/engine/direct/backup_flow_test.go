@@ -155,7 +155,7 @@ func TestBackupTellsItsSteps(t *testing.T) {
 				progress[e.Volume] = append(progress[e.Volume], e.Progress)
 			}
 		}
-		wantSame(t, "progress", progress, map[string][]int{"root": {0, 50, 100}, "data": {0, 50, 100}})
+		wantSame(t, "progress", progress, map[string][]int{"root": {0, 50, 100, 100}, "data": {0, 50, 100, 100}})
 	})
 }
 

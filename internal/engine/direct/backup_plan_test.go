@@ -139,6 +139,14 @@ func TestBackupIsRefusedBeforeAnyChange(t *testing.T) {
 			},
 		},
 		{
+			name: "a class of our name that deletes data", reason: vmbackup.ReasonConflict, says: "deletion policy Delete",
+			set: func(c *cluster) {
+				class := newClass(vmbackup.TypeBackup)
+				class.DeletionPolicy = snapshotv1.VolumeSnapshotContentDelete
+				c.put("volumesnapshotclasses", class)
+			},
+		},
+		{
 			name: "reading is forbidden", reason: vmbackup.ReasonForbidden, says: "Secret demo/web-init",
 			set: func(c *cluster) {
 				c.fail("get", "secrets", func(name string) error {
@@ -330,17 +338,30 @@ func TestFindClass(t *testing.T) {
 	}
 }
 
-// A class that somebody else makes at the same moment will do.
+// A class that somebody else makes at the same moment will do, unless it deletes data.
 func TestClassThatAppearsMeanwhile(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *cluster) {
-		c.fail("create", "volumesnapshotclasses", func(name string) error {
-			return apierrors.NewAlreadyExists(schema.GroupResource{Resource: "volumesnapshotclasses"}, name)
+	for name, tc := range map[string]struct {
+		policy snapshotv1.DeletionPolicy
+		reason vmbackup.Reason
+	}{
+		"the same":   {snapshotv1.VolumeSnapshotContentRetain, ""},
+		"other rule": {snapshotv1.VolumeSnapshotContentDelete, vmbackup.ReasonConflict},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.fail("create", "volumesnapshotclasses", func(string) error {
+					class := newClass(vmbackup.TypeBackup)
+					class.DeletionPolicy = tc.policy
+					c.put("volumesnapshotclasses", class)
+					return nil
+				})
+				_, err := c.engine.ensureClass(t.Context(), vmbackup.TypeBackup)
+				if got := vmbackup.ReasonOf(err); got != tc.reason {
+					t.Errorf("reason %q: %v", got, err)
+				}
+			})
 		})
-		name, err := c.engine.ensureClass(t.Context(), vmbackup.TypeBackup)
-		if err != nil || name != "vmbackup-longhorn-bak" {
-			t.Errorf("%q, %v", name, err)
-		}
-	})
+	}
 }
 
 func TestBackingImages(t *testing.T) {

@@ -323,14 +323,24 @@ func (c *cluster) upload(volume, snapshot string) {
 			return
 		}
 		b.Status.State, b.Status.Progress = longhornv1.BackupStateCompleted, 100
-		b.Status.Size, b.Status.NewlyUploadedDataSize = "2097152", "1048576"
 		if !loses {
 			c.write(target.BackupConfigKey(volume, name))
 		}
+	})
+	// Longhorn reads back what it wrote: only then it knows the sizes.
+	step(takes+100*time.Millisecond, func(b *longhornv1.Backup) {
+		if b.Status.State != longhornv1.BackupStateCompleted {
+			return
+		}
+		readBack(b)
 		c.mu.Lock()
 		c.listed[name] = b.DeepCopy()
 		c.mu.Unlock()
 	})
+}
+
+func readBack(b *longhornv1.Backup) {
+	b.Status.Size, b.Status.NewlyUploadedDataSize, b.Status.LastSyncedAt = "2097152", "1048576", metav1.NewTime(time.Now())
 }
 
 func (c *cluster) write(key string) {

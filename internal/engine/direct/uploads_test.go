@@ -51,10 +51,11 @@ func TestObserveUpload(t *testing.T) {
 		{"in progress", running, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateInProgress, 40))}, seen},
 		{"never backwards", seen, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateInProgress, 10))}, seen},
 		{"complete", seen, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateCompleted, 100), func(b *longhornv1.Backup) {
-			b.Status.Size, b.Status.NewlyUploadedDataSize = "4096", "2048"
+			b.Status.Size, b.Status.NewlyUploadedDataSize, b.Status.LastSyncedAt = "4096", "2048", metav1.NewTime(time.Now())
 		})}, with(seen, func(v *vmbackup.BackupVolume) {
 			v.State, v.Progress, v.BackupBytes, v.UploadedBytes = vmbackup.StateReady, 100, 4096, 2048
 		})},
+		{"complete and not read back", seen, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateCompleted, 100))}, with(seen, func(v *vmbackup.BackupVolume) { v.Progress = 100 })},
 		{"known by its status alone", running, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateInProgress, 40), func(b *longhornv1.Backup) {
 			b.Spec.SnapshotName, b.Status.SnapshotName, b.Status.VolumeName = "", "snapshot-1", "vol"
 		})}, seen},
@@ -127,7 +128,8 @@ func TestBackupsThatVanishAndComeBack(t *testing.T) {
 		time.AfterFunc(1500*time.Millisecond, func() {
 			for _, o := range c.all("backups") {
 				b := o.(*longhornv1.Backup)
-				b.Status.State, b.Status.Progress, b.Status.Size = longhornv1.BackupStateCompleted, 100, "2097152"
+				b.Status.State, b.Status.Progress = longhornv1.BackupStateCompleted, 100
+				readBack(b)
 				c.write(target.BackupConfigKey(b.Status.VolumeName, b.Name))
 				c.listed[b.Name] = b
 			}
