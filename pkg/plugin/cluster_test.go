@@ -111,3 +111,17 @@ func TestFactsOfTheProcess(t *testing.T) {
 		t.Error("a file is taken for a terminal")
 	}
 }
+
+// TestWatchWithoutAServer shows that a watch does not wait for ever for a server that never was there.
+func TestWatchWithoutAServer(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	for _, args := range []string{"list -w", "list restores -w", "watch web-1", "watch restore/web-9"} {
+		out, errOut := &buffer{}, &buffer{}
+		g := newRig(t).globals(out, errOut)
+		g.connect = g.newSession
+		code := g.execute(t.Context(), append(strings.Fields(args), "--server", server.URL))
+		ended{code: code, out: out.String(), err: errOut.String()}.contains(t, exitFailed, "error: cannot ", "hint: the API server cannot be reached;")
+	}
+}

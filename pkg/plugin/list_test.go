@@ -262,3 +262,16 @@ func TestWatchOfNothing(t *testing.T) {
 		newRig(t).run(strings.Fields(args)...).contains(t, exitFailed, "shop/none")
 	}
 }
+
+// TestUnreadableRecord shows that a record which cannot be read is told, and hides nothing.
+func TestUnreadableRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.put(backup("shop/web-1", "web", 1))
+		if _, err := r.journal.Create(t.Context(), journal.Entry{Kind: journal.KindBackup, Ref: vmbackup.Ref{Namespace: "shop", Name: "torn"}, Data: []byte("{")}); err != nil {
+			t.Fatal(err)
+		}
+		r.run("list", "-o", "name").contains(t, exitPartly, "backup.vmbackup.io/web-1\n", "warning: ", "shop/torn")
+		r.runIn(soon(t), "list", "-w", "-o", "name").contains(t, exitDone, "backup.vmbackup.io/web-1\n", "warning: ", "shop/torn")
+	})
+}

@@ -64,8 +64,15 @@ func (o *watchOptions) execute(ctx context.Context, arg string) error {
 	}
 	ctx, cancel := o.run.context(ctx)
 	defer cancel()
+	// A watch tries again and again, for good; what is wrong from the start is told.
 	if op.restore {
+		if _, err := s.catalog.Restore(ctx, op.ref); err != nil {
+			return unbegun(ctx, err, o.run.timeout)
+		}
 		return o.restore(ctx, s, op)
+	}
+	if _, err := s.catalog.Backup(ctx, op.ref, vmbackup.SourceCluster); err != nil {
+		return unbegun(ctx, err, o.run.timeout)
 	}
 	return o.backup(ctx, s, op)
 }
