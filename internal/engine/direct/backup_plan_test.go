@@ -175,7 +175,7 @@ func TestBackupIsRefusedBeforeAnyChange(t *testing.T) {
 					tc.edit(&req)
 				}
 				plan, err := c.engine.PlanBackup(t.Context(), req)
-				e := wantReason(t, err, tc.reason)
+				e := failure(t, err, tc.reason)
 				if !strings.Contains(e.Message, tc.says) || !e.Preflight {
 					t.Errorf("preflight %t: %s", e.Preflight, e.Message)
 				}

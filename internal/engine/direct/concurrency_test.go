@@ -50,7 +50,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 				}
 				for _, err := range []error{first, second} {
 					if err != nil {
-						e := wantReason(t, err, vmbackup.ReasonConflict)
+						e := failure(t, err, vmbackup.ReasonConflict)
 						if !strings.Contains(e.Hint, "kubectl vmbackup watch b1 -n demo") {
 							t.Errorf("hint %q", e.Hint)
 						}

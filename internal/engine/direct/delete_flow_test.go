@@ -59,7 +59,7 @@ func TestDeletePlan(t *testing.T) {
 func TestDeletePlanRefuses(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		_, err := c.engine.PlanDelete(t.Context(), deleteRequest())
-		if e := wantReason(t, err, vmbackup.ReasonNotFound); !e.Preflight {
+		if e := failure(t, err, vmbackup.ReasonNotFound); !e.Preflight {
 			t.Error("not a preflight error")
 		}
 		_, err = c.engine.PlanDelete(t.Context(), vmbackup.DeleteRequest{Backup: b1})
@@ -125,7 +125,7 @@ func TestDeleteThatLonghornOnlyPretends(t *testing.T) {
 		c.complete()
 		c.keeps = true
 		err := c.discard(deleteRequest())
-		e := wantReason(t, err, vmbackup.ReasonInternal)
+		e := failure(t, err, vmbackup.ReasonInternal)
 		if !strings.Contains(e.Message, "still holds") {
 			t.Error(e.Message)
 		}

@@ -137,7 +137,7 @@ func TestRightsInWords(t *testing.T) {
 	if err := forbidden(nil, "demo"); err != nil {
 		t.Error(err)
 	}
-	e := wantReason(t, forbidden([]right{{"update", "", "secrets", "demo"}, {"create", "", "secrets", "demo"}}, "demo"), vmbackup.ReasonForbidden)
+	e := failure(t, forbidden([]right{{"update", "", "secrets", "demo"}, {"create", "", "secrets", "demo"}}, "demo"), vmbackup.ReasonForbidden)
 	if !strings.HasSuffix(e.Message, "create secrets in namespace demo; update secrets in namespace demo") || !strings.Contains(e.Hint, "auth can-i") {
 		t.Errorf("%s\n%s", e.Message, e.Hint)
 	}
@@ -313,7 +313,7 @@ func TestPreflight(t *testing.T) {
 	if err := preflight(nil); err != nil {
 		t.Error(err)
 	}
-	e := wantReason(t, preflight(errors.New("x")), vmbackup.ReasonInternal)
+	e := failure(t, preflight(errors.New("x")), vmbackup.ReasonInternal)
 	if !e.Preflight {
 		t.Error("not marked")
 	}

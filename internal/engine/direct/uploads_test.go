@@ -149,14 +149,13 @@ func TestBackupsThatVanishAndComeBack(t *testing.T) {
 func TestObserve(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.start(request())
-		b, err := c.engine.RunBackup(t.Context(), b1, vmbackup.RunOptions{NoWait: true})
-		if err != nil {
+		if _, err := c.engine.RunBackup(t.Context(), b1, vmbackup.RunOptions{NoWait: true}); err != nil {
 			t.Fatal(err)
 		}
 		if err := sleep(t.Context(), 1500*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
-		b = &c.record(b1).Backup
+		b := &c.record(b1).Backup
 		c.forget()
 		if err := c.engine.Observe(t.Context(), b); err != nil {
 			t.Fatal(err)
