@@ -170,4 +170,3 @@ func TestSnapshotThatIsNeverCut(t *testing.T) {
 		}
 	})
 }
-

@@ -216,4 +216,3 @@ func TestSourceExists(t *testing.T) {
 		})
 	}
 }
-
