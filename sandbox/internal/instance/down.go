@@ -80,7 +80,7 @@ func (i *Instance) endMonitor(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = process.Release() }()
-	if !id.alive() {
+	if !id.Alive() {
 		return nil
 	}
 	if err := process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -18,11 +18,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/procid"
 )
 
 // Marker is the environment variable, set to the state directory, that every
@@ -173,35 +172,8 @@ func (i *Instance) Running() (bool, error) {
 	return false, f.Close()
 }
 
-// identity is a process that cannot be mistaken for a later one with the same number.
-type identity struct {
-	PID int `json:"pid"`
-	// Started is the start time in clock ticks since boot (field 22 of /proc/<pid>/stat).
-	Started uint64 `json:"started"`
-}
-
-func identify(pid int) (identity, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return identity{}, err
-	}
-	// The command name, field 2, may hold spaces and parentheses; fields 3.. follow the last ')'.
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	const startTime = 22 - 3
-	if len(fields) <= startTime {
-		return identity{}, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
-	}
-	started, err := strconv.ParseUint(fields[startTime], 10, 64)
-	return identity{PID: pid, Started: started}, err
-}
-
-func (id identity) alive() bool {
-	now, err := identify(id.PID)
-	return err == nil && now == id
-}
-
 func (i *Instance) writeIdentity(role string, pid int) error {
-	id, err := identify(pid)
+	id, err := procid.Of(pid)
 	if err != nil {
 		return err
 	}
@@ -213,20 +185,20 @@ func (i *Instance) writeIdentity(role string, pid int) error {
 }
 
 // process returns a process of the instance (monitor, init) if it is alive.
-func (i *Instance) process(role string) (identity, error) {
+func (i *Instance) process(role string) (procid.Identity, error) {
 	data, err := os.ReadFile(i.path("run", role+".json"))
 	if errors.Is(err, os.ErrNotExist) {
-		return identity{}, fmt.Errorf("instance %s: %w", i.Name, ErrNotRunning)
+		return procid.Identity{}, fmt.Errorf("instance %s: %w", i.Name, ErrNotRunning)
 	}
 	if err != nil {
-		return identity{}, err
+		return procid.Identity{}, err
 	}
-	var id identity
+	var id procid.Identity
 	if err := json.Unmarshal(data, &id); err != nil {
-		return identity{}, err
+		return procid.Identity{}, err
 	}
-	if !id.alive() {
-		return identity{}, fmt.Errorf("instance %s: %w", i.Name, ErrNotRunning)
+	if !id.Alive() {
+		return procid.Identity{}, fmt.Errorf("instance %s: %w", i.Name, ErrNotRunning)
 	}
 	return id, nil
 }

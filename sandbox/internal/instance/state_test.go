@@ -111,19 +111,6 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestIdentity(t *testing.T) {
-	own, err := identify(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !own.alive() {
-		t.Error("this process is not alive")
-	}
-	if (identity{PID: own.PID, Started: own.Started + 1}).alive() {
-		t.Error("a later process with the same number was taken for it")
-	}
-}
-
 func TestCreateAndShareS3(t *testing.T) {
 	first := newInstance(t)
 	env, err := first.create(map[string]string{"f": "/entry"}, 1234, nil)

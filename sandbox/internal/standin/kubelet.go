@@ -67,12 +67,13 @@ func RunKubelet(ctx context.Context, env *component.Env) error {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 5*time.Second)),
 		readyAt: env.Path("run", "kubelet.ready"),
 	}
-	k.runner = newPodRunner(env, k.queue.Add)
+	if k.runner, err = newPodRunner(env, k.queue.Add); err != nil {
+		return err
+	}
 	return k.run(ctx)
 }
 
 func (k *Kubelet) run(ctx context.Context) error {
-	defer k.runner.stopAll()
 	if err := k.registerNode(ctx); err != nil {
 		return fmt.Errorf("register the node: %w", err)
 	}

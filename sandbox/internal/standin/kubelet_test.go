@@ -38,8 +38,7 @@ func newKubelet(t *testing.T, pods ...*corev1.Pod) *Kubelet {
 	if err := os.Mkdir(k.env.Path("logs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	k.runner = newPodRunner(k.env, k.queue.Add)
-	t.Cleanup(k.runner.stopAll)
+	k.restart(t)
 	for _, pod := range pods {
 		if err := k.pods.Add(pod); err != nil {
 			t.Fatal(err)
@@ -49,6 +48,21 @@ func newKubelet(t *testing.T, pods ...*corev1.Pod) *Kubelet {
 		}
 	}
 	return k
+}
+
+// restart gives the stand-in a new runner, as a new process would have; what runs is ended with the test.
+func (k *Kubelet) restart(t *testing.T) {
+	t.Helper()
+	runner, err := newPodRunner(k.env, k.queue.Add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.runner = runner
+	t.Cleanup(func() {
+		for key := range runner.processes {
+			runner.stop(key, 0)
+		}
+	})
 }
 
 func newPod(namespace, name string, change func(*corev1.Pod)) *corev1.Pod {
@@ -191,7 +205,28 @@ func TestInstancePodRunsItsCommandAndFailsWithIt(t *testing.T) {
 	}
 }
 
-func TestPodOfAnEarlierKubeletHasFailed(t *testing.T) {
+func TestNextKubeletTakesTheProcessesOver(t *testing.T) {
+	k := newKubelet(t, instancePod(t, "backing-image-manager", "sleep 1000"))
+	before := k.syncOnce(t, "longhorn-system", "pod")
+	first := k.runner.get("longhorn-system/pod", "uid")
+	k.restart(t)
+	adopted := k.runner.get("longhorn-system/pod", "uid")
+	if adopted == nil || adopted.Process != first.Process || adopted.IP != before.Status.PodIP {
+		t.Fatalf("adopted %+v, want %+v", adopted, first)
+	}
+	if pod := k.syncOnce(t, "longhorn-system", "pod"); pod.Status.Phase != corev1.PodRunning {
+		t.Errorf("phase %s after the restart", pod.Status.Phase)
+	}
+	if ip, _ := k.runner.listenAddress([]string{"backing-image-manager"}); ip == adopted.IP {
+		t.Error("its address was given away")
+	}
+	adopted.stop(time.Minute)
+	if pod := k.syncOnce(t, "longhorn-system", "pod"); pod.Status.Phase != corev1.PodFailed {
+		t.Errorf("phase %s after the process ended", pod.Status.Phase)
+	}
+}
+
+func TestPodWhoseProcessIsGoneHasFailed(t *testing.T) {
 	pod := instancePod(t, "instance-manager", "sleep 1000")
 	pod.Status.Phase = corev1.PodRunning
 	k := newKubelet(t, pod)
@@ -201,7 +236,7 @@ func TestPodOfAnEarlierKubeletHasFailed(t *testing.T) {
 }
 
 func TestListenAddress(t *testing.T) {
-	r := newPodRunner(&component.Env{}, nil)
+	r := &podRunner{nextIP: 1}
 	argv := []string{"backing-image-manager", "--listen", ":8000", "--sync-listen", ":8001", "--url", "http://x:80"}
 	ip, address := r.listenAddress(argv)
 	want := []string{"backing-image-manager", "--listen", ip + ":8000", "--sync-listen", ip + ":8001", "--url", "http://x:80"}

@@ -5,12 +5,14 @@ package standin
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/procid"
 )
 
 // hostIP is the node's address, and that of every pod that runs no process.
@@ -38,7 +41,8 @@ func needsProcess(pod *corev1.Pod) bool {
 	return false
 }
 
-// podRunner runs the first container of pods as processes.
+// podRunner runs the first container of pods as processes. They outlive the
+// stand-in, as containers outlive a kubelet: the next one takes them over.
 type podRunner struct {
 	env     *component.Env
 	changed func(key string)
@@ -50,29 +54,71 @@ type podRunner struct {
 
 // podProcess is the process of one pod.
 type podProcess struct {
-	uid     types.UID
-	ip      string
-	address string // where it serves, host:port
-	pid     int
-	done    chan struct{} // closed when it ended
-	err     error         // valid after done
+	podRecord
+	done chan struct{} // closed when it ended
+	err  error         // valid after done
 }
 
-func newPodRunner(env *component.Env, changed func(string)) *podRunner {
-	return &podRunner{env: env, changed: changed, processes: map[string]*podProcess{}, nextIP: 1}
+// podRecord is what the next stand-in must know of a process, in run/pods/<pod UID>.json.
+type podRecord struct {
+	Key     string          `json:"key"` // namespace/name of the pod
+	UID     types.UID       `json:"uid"`
+	IP      string          `json:"ip"`
+	Address string          `json:"address"` // where it serves, host:port
+	Process procid.Identity `json:"process"`
+}
+
+// errAdopted is how a process ended that another stand-in had started.
+var errAdopted = errors.New("ended")
+
+// newPodRunner takes over the processes that an earlier stand-in left.
+func newPodRunner(env *component.Env, changed func(string)) (*podRunner, error) {
+	r := &podRunner{env: env, changed: changed, processes: map[string]*podProcess{}, nextIP: 1}
+	if err := os.MkdirAll(r.env.Path("run", "pods"), 0o700); err != nil {
+		return nil, err
+	}
+	records, err := filepath.Glob(r.recordPath("*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range records {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		p := &podProcess{done: make(chan struct{}), err: errAdopted}
+		if err := json.Unmarshal(data, &p.podRecord); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if ip := net.ParseIP(p.IP).To4(); ip != nil && p.IP != hostIP {
+			r.nextIP = max(r.nextIP, ip[3])
+		}
+		r.processes[p.Key] = p
+		go func() {
+			if err := p.Process.Wait(); err != nil {
+				fmt.Fprintf(os.Stderr, "pod %s: wait for its process: %v\n", p.Key, err)
+			}
+			close(p.done)
+			r.changed(p.Key)
+		}()
+	}
+	return r, nil
+}
+
+func (r *podRunner) recordPath(uid types.UID) string {
+	return r.env.Path("run", "pods", string(uid)+".json")
 }
 
 func (r *podRunner) get(key string, uid types.UID) *podProcess {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.processes[key]; p != nil && p.uid == uid {
+	if p := r.processes[key]; p != nil && p.UID == uid {
 		return p
 	}
 	return nil
 }
 
-// start starts the pod's program. It is killed with the kubelet stand-in, and
-// what Longhorn's programs start is killed with them.
+// start starts the pod's program in a process group of its own.
 func (r *podRunner) start(key string, pod *corev1.Pod) (*podProcess, error) {
 	container := pod.Spec.Containers[0]
 	argv := append(append([]string{}, container.Command...), container.Args...)
@@ -93,31 +139,38 @@ func (r *podRunner) start(key string, pod *corev1.Pod) (*podProcess, error) {
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), containerEnv(pod, container, ip)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-
-	p := &podProcess{uid: pod.UID, ip: ip, address: address, done: make(chan struct{})}
-	started := make(chan error)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &podProcess{done: make(chan struct{})}
+	p.podRecord, err = r.record(key, pod, ip, address, cmd.Process.Pid)
+	if err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
 	go func() {
-		// The parent-death signal follows the starting thread, so it is held.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
 		p.err = cmd.Wait()
 		close(p.done)
 		r.changed(key)
 	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	p.pid = cmd.Process.Pid
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.processes[key] = p
 	return p, nil
+}
+
+// record writes down what the next stand-in must know.
+func (r *podRunner) record(key string, pod *corev1.Pod, ip, address string, pid int) (podRecord, error) {
+	id, err := procid.Of(pid)
+	if err != nil {
+		return podRecord{}, err
+	}
+	record := podRecord{Key: key, UID: pod.UID, IP: ip, Address: address, Process: id}
+	data, err := json.Marshal(record)
+	if err != nil {
+		return podRecord{}, err
+	}
+	return record, os.WriteFile(r.recordPath(pod.UID), data, 0o600)
 }
 
 var wildcardAddress = regexp.MustCompile(`^:(\d+)$`)
@@ -174,29 +227,18 @@ func (r *podRunner) stop(key string, grace time.Duration) {
 	r.mu.Unlock()
 	if p != nil {
 		p.stop(grace)
+		_ = os.Remove(r.recordPath(p.UID)) // what stays names a process that is gone
 	}
-}
-
-func (r *podRunner) stopAll() {
-	r.mu.Lock()
-	all := r.processes
-	r.processes = map[string]*podProcess{}
-	r.mu.Unlock()
-	var group sync.WaitGroup
-	for _, p := range all {
-		group.Go(func() { p.stop(2 * time.Second) })
-	}
-	group.Wait()
 }
 
 func (p *podProcess) stop(grace time.Duration) {
-	_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	_ = syscall.Kill(p.Process.PID, syscall.SIGTERM)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 	case <-timer.C:
-		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		_ = syscall.Kill(-p.Process.PID, syscall.SIGKILL)
 		<-p.done
 	}
 }
@@ -216,12 +258,12 @@ func (p *podProcess) ended() (bool, string) {
 
 // probe is the pod's readiness: it serves.
 func (p *podProcess) probe(ctx context.Context) error {
-	if p.address == "" {
+	if p.Address == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.address)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.Address)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (k *Kubelet) syncPod(ctx context.Context, key string) error {
 func (k *Kubelet) syncProcess(ctx context.Context, key string, pod *corev1.Pod) error {
 	p := k.runner.get(key, pod.UID)
 	if p == nil && pod.Status.Phase == corev1.PodRunning {
-		return k.reportFailed(ctx, pod, "its process ended with the kubelet stand-in that ran it")
+		return k.reportFailed(ctx, pod, "its process is gone")
 	}
 	if p == nil {
 		var err error
@@ -67,7 +67,7 @@ func (k *Kubelet) syncProcess(ctx context.Context, key string, pod *corev1.Pod) 
 		k.queue.AddAfter(key, 200*time.Millisecond)
 		return nil //nolint:nilerr // no error of the pod: it is still starting
 	}
-	return k.reportRunning(ctx, pod, p.ip)
+	return k.reportRunning(ctx, pod, p.IP)
 }
 
 // bind does what the scheduler does: there is one node, and everything fits.
