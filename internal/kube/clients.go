@@ -88,7 +88,8 @@ func NewClients(config *rest.Config) (*Clients, error) {
 type rawVMs struct{ rest rest.Interface }
 
 func (c rawVMs) Get(ctx context.Context, namespace, name string) ([]byte, error) {
-	return c.rest.Get().Namespace(namespace).Resource("virtualmachines").Name(name).Do(ctx).Raw()
+	got := c.rest.Get().Namespace(namespace).Resource("virtualmachines").Name(name).Do(ctx)
+	return answer(got)
 }
 
 func (c rawVMs) Create(ctx context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error) {
@@ -97,7 +98,16 @@ func (c rawVMs) Create(ctx context.Context, namespace string, manifest []byte, d
 	if dryRun {
 		req = req.Param("dryRun", metav1.DryRunAll)
 	}
-	return req.Do(ctx).Raw()
+	return answer(req.Do(ctx))
+}
+
+// answer is the body as it came. The error is read from the Status in it, which
+// Raw alone would call "unknown".
+func answer(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
 }
 
 func (c rawVMs) Patch(ctx context.Context, namespace, name string, patch []byte) error {
