@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -169,9 +170,10 @@ func (c *cluster) wait(t *testing.T, resource schema.GroupVersionResource, names
 	}
 }
 
-// namespace makes a namespace that is deleted at the end.
-func (c *cluster) namespace(t *testing.T, name string) string {
+// namespace makes a namespace with a name of its own, which is deleted at the end.
+func (c *cluster) namespace(t *testing.T, prefix string) string {
 	t.Helper()
+	name := prefix + "-" + strings.ToLower(rand.Text()[:6])
 	c.create(t, namespaces, map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
@@ -200,8 +202,9 @@ func printable(state string) func(*unstructured.Unstructured) bool {
 	return func(o *unstructured.Unstructured) bool { return text(o, "status", "printableStatus") == state }
 }
 
-// world is the version of every object that an operation could touch. Longhorn
-// writes the status of its own objects when it likes: of those the existence counts.
+// world is what every object that an operation could touch asks for, by the
+// object. Controllers write status, finalizers and their own annotations when they
+// like, so that of their objects the rest counts.
 func (c *cluster) world(t *testing.T, inNamespaces ...string) map[string]string {
 	t.Helper()
 	versions := map[string]string{}
@@ -211,17 +214,19 @@ func (c *cluster) world(t *testing.T, inNamespaces ...string) map[string]string 
 		}
 	}
 	exact := (*unstructured.Unstructured).GetResourceVersion
+	asked := func(o *unstructured.Unstructured) string {
+		return asJSON([]any{o.GetUID(), o.GetLabels(), o.GetDeletionTimestamp(), o.Object["spec"]})
+	}
 	exists := func(o *unstructured.Unstructured) string { return string(o.GetUID()) }
 	for _, namespace := range inNamespaces {
-		for _, resource := range []schema.GroupVersionResource{secrets, configMaps, claims, snapshots} {
-			note(resource, namespace, exact)
+		note(secrets, namespace, exact)
+		note(configMaps, namespace, exact)
+		for _, resource := range []schema.GroupVersionResource{claims, snapshots, machines} {
+			note(resource, namespace, asked)
 		}
-		note(machines, namespace, func(o *unstructured.Unstructured) string {
-			return fmt.Sprint(o.GetUID(), o.GetGeneration(), o.GetAnnotations())
-		})
 	}
 	note(namespaces, "", exists)
-	note(contents, "", exact)
+	note(contents, "", asked)
 	note(snapshotClasses, "", exact)
 	note(longhornBackups, longhornNamespace, exists)
 	note(longhornCuts, longhornNamespace, exists)
@@ -254,4 +259,9 @@ func namesOf(objects []unstructured.Unstructured) string {
 		names = append(names, o.GetName())
 	}
 	return strings.Join(names, ", ")
+}
+
+// phase says whether an object is in a phase.
+func phase(want string) func(*unstructured.Unstructured) bool {
+	return func(o *unstructured.Unstructured) bool { return text(o, "status", "phase") == want }
 }

@@ -51,6 +51,15 @@ func TestE2E(t *testing.T) {
 			"MainJob":          s.testMainJob,
 			"BesideTheSource":  s.testBesideTheSource,
 			"InPlaceOfDeleted": s.testInPlaceOfDeleted,
+			"FromTheTarget":    s.testFromTheTarget,
+			"SnapshotType":     s.testSnapshotType,
+			"FreezeFaults":     s.testFreezeFaults,
+			"KilledAndResumed": s.testKilledAndResumed,
+			"Interrupted":      s.testInterrupted,
+			"WithoutWaiting":   s.testWithoutWaiting,
+			"Delete":           s.testDelete,
+			"Rights":           s.testRights,
+			"Contracts":        s.testContracts,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -59,6 +68,10 @@ func TestE2E(t *testing.T) {
 		}
 	})
 	t.Run("alone", func(t *testing.T) {
+		t.Run("Refusals", s.testRefusals)
+		t.Run("TimeOut", s.testTimeOut)
+		t.Run("KilledInTheFreeze", s.testKilledInTheFreeze)
+		t.Run("TargetAway", s.testTargetAway)
 	})
 }
 
