@@ -11,14 +11,10 @@ import (
 	"fmt"
 	"time"
 
-	snapshotclient "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned"
-	longhornclient "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	kubevirtv1 "kubevirt.io/api/core/v1"
-	kubevirtclient "kubevirt.io/client-go/kubevirt"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
 // FieldManager is the name under which the tool writes.
@@ -29,10 +25,10 @@ const LonghornNamespace = "longhorn-system"
 
 // Clients are the typed clients of everything that the tool touches.
 type Clients struct {
-	Core     kubernetes.Interface
-	Snapshot snapshotclient.Interface
-	Longhorn longhornclient.Interface
-	KubeVirt kubevirtclient.Interface
+	Core     Core
+	Snapshot Snapshot
+	Longhorn Longhorn
+	KubeVirt KubeVirt
 	// VMs reads and writes virtual machines as JSON, so that fields which this
 	// build does not know survive, and calls their subresources.
 	VMs VirtualMachines
@@ -56,32 +52,17 @@ type VirtualMachines interface {
 func NewClients(config *rest.Config) (*Clients, error) {
 	config = rest.CopyConfig(config)
 	// kubectl's own limits: the tool is a kubectl command.
-	config.QPS, config.Burst = 50, 300
+	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(50, 300)
 	rest.SetKubernetesDefaults(config)
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("connection to the cluster: %w", err)
 	}
-	core, err := kubernetes.NewForConfigAndClient(config, client)
+	g, err := newGroups(config, client)
 	if err != nil {
-		return nil, fmt.Errorf("client of Kubernetes: %w", err)
+		return nil, err
 	}
-	snapshot, err := snapshotclient.NewForConfigAndClient(config, client)
-	if err != nil {
-		return nil, fmt.Errorf("client of snapshot.storage.k8s.io: %w", err)
-	}
-	longhorn, err := longhornclient.NewForConfigAndClient(config, client)
-	if err != nil {
-		return nil, fmt.Errorf("client of longhorn.io: %w", err)
-	}
-	kubevirt, err := kubevirtclient.NewForConfigAndClient(config, client)
-	if err != nil {
-		return nil, fmt.Errorf("client of kubevirt.io: %w", err)
-	}
-	return &Clients{
-		Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: kubevirt,
-		VMs: rawVMs{kubevirt.KubevirtV1().RESTClient()},
-	}, nil
+	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}}, nil
 }
 
 // rawVMs is VirtualMachines over KubeVirt's own REST client.
