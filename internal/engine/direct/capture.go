@@ -65,7 +65,7 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "VirtualMachine %s: %w", ref, err)
 	}
 	if c.manifest, err = metadata.Sanitize(raw); err != nil {
-		return nil, fmt.Errorf("VirtualMachine %s: %w", ref, err)
+		return nil, fmt.Errorf("manifest of VirtualMachine %s: %w", ref, err)
 	}
 	if c.vm.Spec.Template == nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "VirtualMachine %s has no template, so no volumes to back up", ref)
@@ -131,7 +131,10 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 	if err := c.keepSecrets(refs.secrets, secrets); err != nil {
 		return nil, err
 	}
-	return c, c.keepConfigMaps(refs.configMaps, configMaps)
+	if err := c.keepConfigMaps(refs.configMaps, configMaps); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *capture) keepSecrets(names []string, found []*corev1.Secret) error {
@@ -144,7 +147,7 @@ func (c *capture) keepSecrets(names []string, found []*corev1.Secret) error {
 		s.APIVersion, s.Kind = "v1", "Secret"
 		manifest, err := sanitized(s)
 		if err != nil {
-			return fmt.Errorf("Secret %s: %w", s.Name, err)
+			return fmt.Errorf("manifest of Secret %s: %w", s.Name, err)
 		}
 		c.secrets = append(c.secrets, manifest)
 		c.secretKeys = append(c.secretKeys, vmbackup.KeyedObject{Name: s.Name, Keys: keysOf(s.Data)})
@@ -161,7 +164,7 @@ func (c *capture) keepConfigMaps(names []string, found []*corev1.ConfigMap) erro
 		m.APIVersion, m.Kind = "v1", "ConfigMap"
 		manifest, err := sanitized(m)
 		if err != nil {
-			return fmt.Errorf("ConfigMap %s: %w", m.Name, err)
+			return fmt.Errorf("manifest of ConfigMap %s: %w", m.Name, err)
 		}
 		c.configMaps = append(c.configMaps, manifest)
 		keys := append(keysOf(m.Data), keysOf(m.BinaryData)...)
@@ -194,7 +197,7 @@ func (e *Engine) captureVolume(ctx context.Context, vm vmbackup.Ref, ref claimRe
 	claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
 	manifest, err := sanitized(claim)
 	if err != nil {
-		return nil, fmt.Errorf("PersistentVolumeClaim %s: %w", name, err)
+		return nil, fmt.Errorf("manifest of PersistentVolumeClaim %s: %w", name, err)
 	}
 	captured := &capturedVolume{
 		BackupVolume: vmbackup.BackupVolume{

@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -167,7 +168,7 @@ func (d *deletion) backups(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deleteDeadline, errDeleteDeadline)
 	defer cancel()
 	err := d.removeBackups(ctx)
-	if context.Cause(ctx) == error(errDeleteDeadline) {
+	if errors.Is(context.Cause(ctx), errDeleteDeadline) {
 		return errDeleteDeadline
 	}
 	return err

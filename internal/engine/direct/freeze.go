@@ -35,11 +35,13 @@ func (r *backupRun) freeze(ctx context.Context) (*guest, error) {
 	vm := vmbackup.Ref{Namespace: backup.Metadata.Namespace, Name: backup.Spec.VM}
 	g := &guest{run: r}
 	vmi, err := r.engine.clients.KubeVirt.KubevirtV1().VirtualMachineInstances(vm.Namespace).Get(ctx, vm.Name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, kube.Error(err, "read", "VirtualMachineInstance "+vm.String())
-	}
-	if err != nil || vmi.IsFinal() {
+	switch {
+	case apierrors.IsNotFound(err):
 		return g, nil // nothing runs that could be frozen
+	case err != nil:
+		return nil, kube.Error(err, "read", "VirtualMachineInstance "+vm.String())
+	case vmi.IsFinal():
+		return g, nil
 	}
 	g.running = true
 	if backup.Spec.Quiesce == vmbackup.QuiesceSkip {
@@ -57,7 +59,7 @@ func (r *backupRun) freeze(ctx context.Context) (*guest, error) {
 	// From here on the guest may be frozen, whatever the answer is.
 	g.frozenAt = r.engine.clock()
 	if err := r.engine.clients.VMs.Freeze(ctx, vm.Namespace, vm.Name, r.state.FreezeTimeout); err != nil {
-		g.unfreeze(ctx)
+		_ = g.unfreeze(ctx) // the guest thaws itself at its deadline
 		if ctx.Err() != nil {
 			return nil, kube.Error(err, "freeze", "VirtualMachine "+vm.String())
 		}

@@ -6,7 +6,6 @@ package direct
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -117,13 +116,15 @@ func (e *editor) halt() kubevirtv1.VirtualMachineRunStrategy {
 	return kubevirtv1.VirtualMachineRunStrategy(strategy)
 }
 
-// nameLabels are labels of the template that carry the machine's name, by which
+// nameLabels returns labels of the template that carry the machine's name, by which
 // services and other tools find its pods.
-var nameLabels = [...]string{"kubevirt.io/vm", "kubevirt.io/domain", "vm.kubevirt.io/name", "harvesterhci.io/vmName"}
+func nameLabels() []string {
+	return []string{"kubevirt.io/vm", "kubevirt.io/domain", "vm.kubevirt.io/name", "harvesterhci.io/vmName"}
+}
 
 func (e *editor) renameLabels(from, to string) {
 	labels := e.at("spec", "template", "metadata", "labels")
-	for _, key := range nameLabels {
+	for _, key := range nameLabels() {
 		if labels[key] == from {
 			labels[key] = to
 		}
@@ -216,8 +217,16 @@ func (e *editor) dropRevisions() {
 	}
 }
 
-// machineAnnotations of a claim belong to the life that its data had on the source.
-var machineAnnotations = [...]string{"pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.kubernetes.io/", "cdi.kubevirt.io/", "kubectl.kubernetes.io/"}
+// ofSourceLife reports whether an annotation of a claim belongs to the life that
+// its data had on the source.
+func ofSourceLife(annotation string) bool {
+	for _, prefix := range []string{"pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.kubernetes.io/", "cdi.kubevirt.io/", "kubectl.kubernetes.io/"} {
+		if strings.HasPrefix(annotation, prefix) {
+			return true
+		}
+	}
+	return false
+}
 
 // restoredClaim is the claim for one volume, filled from the VolumeSnapshot.
 func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renaming, snapshot string) (*corev1.PersistentVolumeClaim, error) {
@@ -227,7 +236,7 @@ func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renam
 	}
 	annotations := map[string]string{AnnotationRestoredFrom: n.backup.String(), AnnotationVolume: v.Name}
 	for key, value := range old.Annotations {
-		if !slices.ContainsFunc(machineAnnotations[:], func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+		if !ofSourceLife(key) {
 			annotations[key] = value
 		}
 	}

@@ -114,7 +114,7 @@ func (e *Engine) sourceExists(ctx context.Context, ref vmbackup.Ref, uid string)
 	}
 	var vm metav1.PartialObjectMetadata
 	if err := json.Unmarshal(raw, &vm); err != nil {
-		return false, fmt.Errorf("VirtualMachine %s: %w", ref, err)
+		return false, fmt.Errorf("manifest of VirtualMachine %s: %w", ref, err)
 	}
 	return uid == "" || string(vm.UID) == uid, nil
 }

@@ -102,10 +102,10 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		return nil, err
 	}
 	var objects []vmbackup.PlannedObject
-	planned := func(action vmbackup.Action, api, kind, namespace, name, note string) {
-		objects = append(objects, vmbackup.PlannedObject{Action: action, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
+	planned := func(api, kind, namespace, name, note string) {
+		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
 	}
-	planned(vmbackup.ActionCreate, "v1", "Secret", n.to.Namespace, journal.SecretName(journal.KindRestore, restore.Restore.Ref()), "the restore's record")
+	planned("v1", "Secret", n.to.Namespace, journal.SecretName(journal.KindRestore, restore.Restore.Ref()), "the restore's record")
 	secrets, err := e.planObjects(ctx, record.Secrets, n, "Secret", e.readSecret)
 	if err != nil {
 		return nil, err
@@ -124,9 +124,9 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 			SnapshotHandle: v.SnapshotHandle, State: vmbackup.StatePending,
 		}
 		name := restore.snapshotName(&rv)
-		planned(vmbackup.ActionCreate, snapshotAPI, "VolumeSnapshotContent", "", name, rv.SnapshotHandle+", removed when done")
-		planned(vmbackup.ActionCreate, snapshotAPI, "VolumeSnapshot", n.to.Namespace, name, "removed when done")
-		planned(vmbackup.ActionCreate, "v1", "PersistentVolumeClaim", n.to.Namespace, rv.PVC, "volume "+rv.Name+", StorageClass "+rv.StorageClass)
+		planned(snapshotAPI, "VolumeSnapshotContent", "", name, rv.SnapshotHandle+", removed when done")
+		planned(snapshotAPI, "VolumeSnapshot", n.to.Namespace, name, "removed when done")
+		planned("v1", "PersistentVolumeClaim", n.to.Namespace, rv.PVC, "volume "+rv.Name+", StorageClass "+rv.StorageClass)
 		backedUp, err := claimOf(record, v.PVC)
 		if err != nil {
 			return nil, err
@@ -147,7 +147,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	if strategy != kubevirtv1.RunStrategyHalted {
 		note += ", run strategy " + string(strategy) + " once its disks are there"
 	}
-	planned(vmbackup.ActionCreate, kubevirtAPI, "VirtualMachine", n.to.Namespace, n.to.Name, note)
+	planned(kubevirtAPI, "VirtualMachine", n.to.Namespace, n.to.Name, note)
 	return objects, nil
 }
 

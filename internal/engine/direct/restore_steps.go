@@ -6,6 +6,7 @@ package direct
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,7 +37,7 @@ func (r *restoreRun) ensureBackups(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, syncDeadline, errSyncDeadline)
 	defer cancel()
 	err := r.engine.awaitBackups(ctx, &r.record.Backup, func(message string) { r.events.Step("sync", vmbackup.StateRunning, message) })
-	if context.Cause(ctx) == error(errSyncDeadline) {
+	if errors.Is(context.Cause(ctx), errSyncDeadline) {
 		return errSyncDeadline
 	}
 	return err
@@ -103,9 +104,11 @@ func (r *restoreRun) ensureSnapshots(ctx context.Context) error {
 	if r.record.DataRestored {
 		return nil
 	}
-	if _, err := r.engine.ensureClass(ctx, r.record.Backup.Spec.Type); err != nil {
+	class, err := r.engine.ensureClass(ctx, r.record.Backup.Spec.Type)
+	if err != nil {
 		return err
 	}
+	r.record.Class = class // another one, where the planned one is gone
 	client := r.engine.clients.Snapshot.SnapshotV1()
 	for i := range r.restore().Status.Volumes {
 		v := &r.restore().Status.Volumes[i]

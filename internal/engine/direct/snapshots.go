@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -113,7 +114,7 @@ var errSnapshotDeadline = vmbackup.Errorf(vmbackup.ReasonSnapshotFailed, "no sna
 
 // snapshotError tells a round that failed by itself from one that was interrupted.
 func (r *backupRun) snapshotError(ctx context.Context, err error, c *cuts) error {
-	if context.Cause(ctx) != error(errSnapshotDeadline) {
+	if !errors.Is(context.Cause(ctx), errSnapshotDeadline) {
 		return err
 	}
 	why := c.why()
