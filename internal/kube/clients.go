@@ -28,7 +28,7 @@ type Clients struct {
 	Core     Core
 	Snapshot Snapshot
 	Longhorn Longhorn
-	KubeVirt KubeVirt
+	KubeVirt Virt
 	// VMs reads and writes virtual machines as JSON, so that fields which this
 	// build does not know survive, and calls their subresources.
 	VMs VirtualMachines
@@ -53,7 +53,6 @@ func NewClients(config *rest.Config) (*Clients, error) {
 	config = rest.CopyConfig(config)
 	// kubectl's own limits: the tool is a kubectl command.
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(50, 300)
-	rest.SetKubernetesDefaults(config)
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("connection to the cluster: %w", err)

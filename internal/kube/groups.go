@@ -35,8 +35,8 @@ type (
 	Longhorn interface {
 		LonghornV1beta2() longhornv1client.LonghornV1beta2Interface
 	}
-	// KubeVirt is the part of KubeVirt's.
-	KubeVirt interface {
+	// Virt is the part of KubeVirt's.
+	Virt interface {
 		KubevirtV1() kubevirtv1client.KubevirtV1Interface
 	}
 )

@@ -5,9 +5,11 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
@@ -176,9 +178,11 @@ func (r *restoreRun) start(ctx context.Context) error {
 	if strategy == kubevirtv1.RunStrategyManual {
 		return nil // started by hand only
 	}
+	waiting, cancel := context.WithTimeoutCause(ctx, startDeadline, errStartDeadline)
+	defer cancel()
 	told := ""
 	one := kube.One(r.engine.clients.KubeVirt.KubevirtV1().VirtualMachines(vm.Namespace), vm.Name)
-	return kube.WaitFor(ctx, one, "VirtualMachine "+vm.String()+" to run", func(m *kubevirtv1.VirtualMachine) (bool, error) {
+	err := kube.WaitFor(waiting, one, "VirtualMachine "+vm.String()+" to run", func(m *kubevirtv1.VirtualMachine) (bool, error) {
 		if m.Status.Ready {
 			return true, nil
 		}
@@ -188,7 +192,18 @@ func (r *restoreRun) start(ctx context.Context) error {
 		}
 		return false, nil
 	})
+	if errors.Is(context.Cause(waiting), errStartDeadline) {
+		return vmbackup.Errorf(vmbackup.ReasonTimeout, "VirtualMachine %s is restored with all its data, but does not run after %s: %s", vm, startDeadline, told).
+			WithHint("see why with: kubectl describe virtualmachines.kubevirt.io %s -n %s; once it runs, end the restore with: kubectl vmbackup resume restore/%s -n %s", vm.Name, vm.Namespace, r.restore().Metadata.Name, vm.Namespace)
+	}
+	return err
 }
+
+// startDeadline is how long a restored machine may take to run. Its data is safe by
+// then, so that waiting longer helps nobody.
+const startDeadline = 5 * time.Minute
+
+var errStartDeadline = vmbackup.Errorf(vmbackup.ReasonTimeout, "the machine does not run in %s", startDeadline)
 
 // machineState says in words what a machine waits for.
 func machineState(m *kubevirtv1.VirtualMachine) string {
