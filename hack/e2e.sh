@@ -15,7 +15,8 @@ go -C sandbox test -tags sandbox -count=1 -v -timeout 30m "$@" ./test/... || fai
 
 mapfile -t packages < <(git grep -lE '^//go:build e2e' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 if [ ${#packages[@]} -gt 0 ]; then
-  go test -tags e2e -count=1 -v -timeout 30m "$@" "${packages[@]}" || failed=1
+  # Most of the time is waiting for controllers: more tests at once than cores.
+  go test -tags e2e -count=1 -v -timeout 30m -parallel 4 "$@" "${packages[@]}" || failed=1
 fi
 if [ "$failed" -ne 0 ]; then
   hack/sandbox-logs.sh

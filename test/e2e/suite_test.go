@@ -137,7 +137,8 @@ func program(t *testing.T, variable, usual string) string {
 	return path
 }
 
-// tellComponents shows which parts of a sandbox are not well when a test has failed.
+// tellComponents shows which parts of a sandbox are not well when a test has
+// failed, and the ends of the logs, which go with the sandbox.
 func (s *suite) tellComponents(ctx context.Context, t *testing.T) {
 	t.Helper()
 	status := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "status")
@@ -146,4 +147,5 @@ func (s *suite) tellComponents(ctx context.Context, t *testing.T) {
 			t.Log(strings.TrimSpace(line))
 		}
 	}
+	t.Log(s.exec(ctx, t, filepath.Join(s.repository, "hack", "sandbox-logs.sh"), nil).stdout)
 }
