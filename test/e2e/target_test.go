@@ -260,7 +260,7 @@ func (s *suite) testTargetAway(t *testing.T) {
 			s.patch(context.WithoutCancel(t.Context()), t, secrets, longhornNamespace, name, fmt.Sprintf(`{"data":{"AWS_SECRET_ACCESS_KEY":%q}}`, right))
 		})
 		s.patch(t.Context(), t, secrets, longhornNamespace, name, `{"stringData":{"AWS_SECRET_ACCESS_KEY":"not-the-right-one"}}`)
-		s.refused(t, []string{"backup target", "credentials"}, "create", "app", "-n", m.namespace)
+		s.refused(t, []string{"backup target", "access key"}, "create", "app", "-n", m.namespace)
 		if got := s.run(t, "create", "app", "-n", m.namespace); strings.Contains(got.stdout+got.stderr, "not-the-right-one") {
 			t.Errorf("the credentials are printed: %s", got)
 		}
