@@ -153,7 +153,7 @@ func (h *Handler) freeze(r *http.Request, vmi *virtv1.VirtualMachineInstance, g 
 		return http.StatusBadRequest, errors.New("failed to unmarshal unfreeze timeout")
 	}
 	if options.UnfreezeTimeout == nil {
-		return http.StatusBadRequest, errors.New("Unfreeze timeout in freeze request is not set") //nolint:staticcheck // KubeVirt's wording
+		return http.StatusBadRequest, errors.New("Unfreeze timeout in freeze request is not set") // KubeVirt's wording
 	}
 	// The launcher takes whole seconds.
 	timeout := time.Duration(int32(options.UnfreezeTimeout.Seconds())) * time.Second
