@@ -47,9 +47,6 @@ func New(store journal.Store, t Target, restore DecodeRestore) *Catalog {
 	return &Catalog{journal: store, target: t, restore: restore}
 }
 
-// both is FoundOn of a backup that the cluster and the target know.
-const both = string(vmbackup.SourceCluster) + "," + string(vmbackup.SourceTarget)
-
 // found is a backup as one source knows it.
 type found struct {
 	record *metadata.Record

@@ -250,7 +250,7 @@ func (c *Catalog) judge(ctx context.Context, cluster []*found, l *listing) ([]*f
 		switch {
 		case b.Spec.Type != vmbackup.TypeBackup || b.Spec.Target != c.target.Name:
 		case onTarget[b.Ref()] != nil:
-			b.Status.FoundOn, proven = both, true
+			b.Status.FoundOn, proven = vmbackup.FoundOn(vmbackup.SourceCluster, vmbackup.SourceTarget), true
 		case b.Status.Phase == vmbackup.PhaseReady:
 			suspects = append(suspects, i)
 		}

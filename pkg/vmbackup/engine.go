@@ -5,6 +5,7 @@ package vmbackup
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -62,6 +63,15 @@ const (
 	SourceTarget  Source = "target"  // the files on the backup target
 	SourceAll     Source = "all"     // both, merged by namespace and name
 )
+
+// FoundOn names the sources that a view of a backup comes from: "cluster,target".
+func FoundOn(sources ...Source) string {
+	names := make([]string, len(sources))
+	for i, s := range sources {
+		names[i] = string(s)
+	}
+	return strings.Join(names, ",")
+}
 
 // ListOptions narrows a listing.
 type ListOptions struct {

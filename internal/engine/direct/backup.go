@@ -127,5 +127,10 @@ func (r *backupRun) save(ctx context.Context) error {
 func (r *backupRun) finish(ctx context.Context, err error) error {
 	status := &r.backup().Status
 	end := ending{&status.Phase, &status.Ready, &status.CompletedAt, &status.Error}
-	return r.operation.finish(ctx, err, end, journal.KindBackup, r.backup().Ref(), r.save)
+	err = r.operation.finish(ctx, err, end, journal.KindBackup, r.backup().Ref(), r.save)
+	if status.FoundOn = vmbackup.FoundOn(vmbackup.SourceCluster); status.Metadata.State == vmbackup.StateReady {
+		// The description was read back from the target a moment ago.
+		status.FoundOn = vmbackup.FoundOn(vmbackup.SourceCluster, vmbackup.SourceTarget)
+	}
+	return err
 }

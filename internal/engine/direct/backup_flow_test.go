@@ -121,6 +121,10 @@ func TestBackupEndsReady(t *testing.T) {
 				t.Errorf("volume %+v", v)
 			}
 		}
+		if b.Status.FoundOn != "cluster,target" {
+			t.Errorf("found on %q", b.Status.FoundOn)
+		}
+		b.Status.FoundOn = "" // where it was found is no part of the record
 		// What is said is what is recorded.
 		if !reflect.DeepEqual(&c.record(b1).Backup, b) {
 			t.Errorf("the journal has %+v\nthe run says %+v", c.record(b1).Backup, b)

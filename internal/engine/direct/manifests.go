@@ -169,6 +169,9 @@ func (e *editor) volumes(n *renaming) {
 }
 
 func (e *editor) credentials(n *renaming) {
+	if boot := e.at("spec", "template", "spec", "domain", "firmware", "kernelBoot"); boot != nil {
+		rename(boot, "container", "imagePullSecret", n.secrets)
+	}
 	for _, c := range e.list("spec", "template", "spec", "accessCredentials") {
 		for _, kind := range []string{"sshPublicKey", "userPassword"} {
 			if credential, ok := c[kind].(map[string]any); ok {

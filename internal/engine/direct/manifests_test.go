@@ -36,7 +36,7 @@ func TestReferencesOf(t *testing.T) {
 	got := referencesOf(vm)
 	// In the order of the template, each once.
 	wantSame(t, "claims", got.claims, []claimRef{{"root", "all-root"}, {"data", "all-data"}, {"scratch", "all-golden"}, {"dump", "all-dump"}})
-	wantSame(t, "secrets", got.secrets, []string{"all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-ssh", "all-password"})
+	wantSame(t, "secrets", got.secrets, []string{"all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-kernel-pull", "all-ssh", "all-password"})
 	wantSame(t, "config maps", got.configMaps, []string{"all-answers", "all-conf"})
 	if len(got.warnings) != 2 || !strings.Contains(got.warnings[0], `"local"`) || !strings.Contains(got.warnings[1], `"swap"`) {
 		t.Errorf("warnings %q", got.warnings)
@@ -57,7 +57,7 @@ func everythingRenamed() *renaming {
 		operation: "0123456789ab", backup: b1,
 		from: vmbackup.Ref{Namespace: "demo", Name: "all"}, to: vmbackup.Ref{Namespace: "other", Name: "copy"},
 		claims:     suffixed("all-root", "all-data", "all-golden", "all-dump"),
-		secrets:    suffixed("all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-ssh", "all-password"),
+		secrets:    suffixed("all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-kernel-pull", "all-ssh", "all-password"),
 		configMaps: suffixed("all-answers", "all-conf"),
 		newMACs:    true,
 	}

@@ -50,6 +50,9 @@ func referencesOf(vm *kubevirtv1.VirtualMachine) references {
 	for _, v := range vm.Spec.Template.Spec.Volumes {
 		r.volume(v)
 	}
+	if f := vm.Spec.Template.Spec.Domain.Firmware; f != nil && f.KernelBoot != nil && f.KernelBoot.Container != nil {
+		r.secret(f.KernelBoot.Container.ImagePullSecret)
+	}
 	for _, c := range vm.Spec.Template.Spec.AccessCredentials {
 		if c.SSHPublicKey != nil && c.SSHPublicKey.Source.Secret != nil {
 			r.secret(c.SSHPublicKey.Source.Secret.SecretName)
