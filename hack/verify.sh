@@ -49,10 +49,16 @@ unused=$(sed -n '/^## Tools/q; s/^| `\([^`]*\)` .*/\1/p' docs/dependencies.md | 
   while read -r path; do grep -qE "^(require )?[[:space:]]*$path v[^ ]*$" go.mod sandbox/go.mod || echo "$path"; done)
 check "docs/dependencies.md lists nothing that is not used" "$unused"
 
-# Nothing of one machine or one network: the tree must build anywhere. This
-# script is left out, as it names what it looks for; go.sum holds only hashes.
-mapfile -t texts < <(tracked | grep -vE '(^|/)go\.sum$|^hack/verify\.sh$')
-foreign=$(grep -nIE '/root/|/home/[a-z]|proxy\.golang\.org|sum\.golang\.org|deb\.debian\.org|registry\.npmjs\.org|(^|[^[:alnum:]_./-])/work/' "${texts[@]}" || true)
+# Nothing of one machine or one network: the tree must build anywhere. What the
+# machine is and where its packages come from is asked of the machine; go.sum
+# holds only hashes.
+mapfile -t texts < <(tracked | grep -vE '(^|/)go\.sum$')
+hosts=$({
+  go env GOPROXY | sed 's/[,|]/\n/g'
+  npm config get registry
+  grep -rhoE 'https?://[^/ ]+' /etc/apt/sources.list /etc/apt/sources.list.d
+} 2>/dev/null | sed -nE 's#^https?://([^/:]+).*#\1#p' | sort -u | sed 's/[.]/[.]/g' | paste -sd'|' - || true)
+foreign=$(grep -nIE "$HOME/|$PWD/|/home/[a-z]${hosts:+|$hosts}" "${texts[@]}" || true)
 check "no machine paths or registry hosts" "$foreign"
 
 # Relative links of the documents lead somewhere.
