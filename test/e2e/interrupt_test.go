@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -194,32 +192,4 @@ func (s *suite) testTimeOut(t *testing.T) {
 	b := s.backup(t, 0, goOn(t, got)...)
 	s.once(t, b)
 	s.restored(t, s.restore(t, 0, "restore", "slow", "-n", m.namespace, "--to-name", "copy"), "Running", sums)
-}
-
-// testKilledInTheFreeze kills the plugin while the guest is frozen: the guest
-// thaws at its own deadline, and resuming cuts all disks anew.
-func (s *suite) testKilledInTheFreeze(t *testing.T) {
-	m := machine{namespace: s.namespace(t, "frozen"), name: "app", disks: []string{"root", "data"}}
-	sums := s.make(t, m)
-	// Nothing cuts the snapshots, so that the guest is frozen for sure when the kill comes.
-	t.Cleanup(func() {
-		if got := s.exec(context.WithoutCancel(t.Context()), t, s.sandbox, nil, "--name", s.instance, "component", "start", "csi-snapshotter"); got.code != 0 {
-			t.Errorf("sandbox %s", got)
-		}
-	})
-	s.runSandbox(t, "component", "stop", "csi-snapshotter")
-	p := s.start(t, "create", "app", "-n", m.namespace, "--name", "cold", "--freeze-timeout", "8s")
-	s.wait(t, instances, m.namespace, "app", "frozen", func(o *unstructured.Unstructured) bool { return text(o, "status", "fsFreezeStatus") == "frozen" })
-	p.end(t, os.Kill)
-	s.waitThawed(t, m.namespace, "app", "deadline")
-	s.runSandbox(t, "component", "start", "csi-snapshotter")
-
-	s.runSandbox(t, "guest", "write", m.namespace+"/app", "root", "--seed", "between", "--size", "1048576")
-	sums[m.claim("root")] = s.sha256(t, m.namespace, m.claim("root"))
-	b := s.backup(t, 0, "resume", "cold", "-n", m.namespace)
-	if b.Status.Consistency != vmbackup.ConsistencyApplication {
-		t.Errorf("resumed: %+v", b.Status)
-	}
-	s.once(t, b)
-	s.restored(t, s.restore(t, 0, "restore", "cold", "-n", m.namespace, "--to-name", "copy"), "Running", sums)
 }

@@ -166,13 +166,13 @@ func (s *suite) restored(t *testing.T, r *vmbackup.Restore, state string, at map
 	}
 	s.wait(t, machines, r.Spec.TargetNamespace, r.Spec.TargetName, state, printable(state))
 	s.sameDisks(t, r, at)
-	for _, v := range s.list(t, snapshots, r.Metadata.Namespace, "") {
-		if source := text(&v, "spec", "source", "volumeSnapshotContentName"); source != "" && strings.Contains(v.GetName(), r.Metadata.Name) {
-			t.Errorf("the composed VolumeSnapshot %s is left", v.GetName())
-		}
+	// Of this restore: others may run beside it.
+	own := "vmbackup.io/operation=" + s.get(t, machines, r.Spec.TargetNamespace, r.Spec.TargetName).GetAnnotations()["vmbackup.io/operation"]
+	for _, v := range s.list(t, snapshots, r.Metadata.Namespace, own) {
+		t.Errorf("the composed VolumeSnapshot %s is left", v.GetName())
 	}
-	for _, v := range s.list(t, contents, "", "") {
-		if text(&v, "spec", "source", "snapshotHandle") != "" && text(&v, "spec", "volumeSnapshotRef", "namespace") == r.Metadata.Namespace && v.GetDeletionTimestamp() == nil {
+	for _, v := range s.list(t, contents, "", own) {
+		if v.GetDeletionTimestamp() == nil {
 			t.Errorf("the composed VolumeSnapshotContent %s is left", v.GetName())
 		}
 	}

@@ -70,7 +70,6 @@ func TestE2E(t *testing.T) {
 	t.Run("alone", func(t *testing.T) {
 		t.Run("Refusals", s.testRefusals)
 		t.Run("TimeOut", s.testTimeOut)
-		t.Run("KilledInTheFreeze", s.testKilledInTheFreeze)
 		t.Run("TargetAway", s.testTargetAway)
 	})
 }
