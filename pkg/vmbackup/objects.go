@@ -220,8 +220,11 @@ func (r *Restore) Ref() Ref { return Ref{Namespace: r.Metadata.Namespace, Name: 
 // RestoreMode says what a restore does with a machine that exists.
 type RestoreMode string
 
-// ModeNew makes a new virtual machine and touches no existing one.
-const ModeNew RestoreMode = "new"
+// The modes of a restore.
+const (
+	ModeNew     RestoreMode = "new"      // makes a new virtual machine and touches no existing one
+	ModeInPlace RestoreMode = "in-place" // gives the machine of the backup its disks and specification of then
+)
 
 // RestoreSpec is what was asked for.
 type RestoreSpec struct {
@@ -242,9 +245,11 @@ type RestoreStatus struct {
 	Steps       []StepStatus    `json:"steps,omitempty"`
 	Volumes     []RestoreVolume `json:"volumes,omitempty"`
 	// VM is the restored machine, namespace/name, once it exists.
-	VM       string   `json:"vm,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
-	Error    *Error   `json:"error,omitempty"`
+	VM string `json:"vm,omitempty"`
+	// OldVolumes are the claims that a restore in place has replaced and kept.
+	OldVolumes []string `json:"oldVolumes,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"`
+	Error      *Error   `json:"error,omitempty"`
 }
 
 // StepStatus is one step of an operation.

@@ -58,8 +58,10 @@ type DeletePlan struct {
 	Objects []PlannedObject
 	// Bytes is what the removed Longhorn backups uploaded; blocks that other
 	// backups share stay, so that less may be freed.
-	Bytes    int64
-	Warnings []string
+	Bytes int64
+	// LastReady is true for the only Ready backup that is known of its machine.
+	LastReady bool
+	Warnings  []string
 	// State is the engine's own knowledge, carried from plan to deletion.
 	State any
 }

@@ -4,8 +4,11 @@
 package vmbackup
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -89,7 +92,27 @@ func (r BackupRequest) Validate() error {
 	return validName("target", r.Target, 253)
 }
 
-// RestoreRequest asks for a restore of one backup as a new virtual machine.
+// MACPolicy says what becomes of the fixed MAC addresses of a restored machine.
+type MACPolicy string
+
+// The MAC policies.
+const (
+	MACAuto MACPolicy = "auto" // keep them, unless the source machine still exists beside the restored one
+	MACKeep MACPolicy = "keep"
+	MACNew  MACPolicy = "new" // leave the choice to the new machine
+)
+
+// StartPolicy says whether a restored machine is started.
+type StartPolicy string
+
+// The start policies.
+const (
+	StartAuto StartPolicy = "auto" // as its run strategy in the backup says
+	StartYes  StartPolicy = "yes"
+	StartNo   StartPolicy = "no" // it stays halted
+)
+
+// RestoreRequest asks for a restore of one backup as a virtual machine.
 type RestoreRequest struct {
 	// Name of the restore; empty for one made of the machine's name and the time.
 	Name   string `json:"name,omitempty"`
@@ -98,8 +121,35 @@ type RestoreRequest struct {
 	From Source `json:"from"`
 	// ToNamespace is the namespace of the restored machine; empty for the backup's own.
 	ToNamespace string `json:"toNamespace,omitempty"`
+	// CreateNamespace makes that namespace where it does not exist.
+	CreateNamespace bool `json:"createNamespace,omitempty"`
 	// ToName is the name of the restored machine; empty for the name it had.
 	ToName string `json:"toName,omitempty"`
+	// InPlace replaces the disks and the specification of the machine that the
+	// backup is of, which must still be the same one (by its UID).
+	InPlace bool `json:"inPlace,omitempty"`
+	// Stop lets a restore in place stop the machine first, where it runs.
+	Stop bool `json:"stop,omitempty"`
+	// DeleteOldVolumes removes the replaced claims of a restore in place once the
+	// restored machine was seen running; else they are kept.
+	DeleteOldVolumes bool `json:"deleteOldVolumes,omitempty"`
+	// MAC is what becomes of fixed MAC addresses.
+	MAC MACPolicy `json:"mac,omitempty"`
+	// Start is whether the machine is started.
+	Start StartPolicy `json:"start,omitempty"`
+	// NewIdentity gives the machine another hostname, firmware UUID and serial and
+	// cloud-init instance-id than its source has.
+	NewIdentity bool `json:"newIdentity,omitempty"`
+	// StorageClasses and Networks map names in the backup to names in this cluster.
+	// A network's name is that of its NetworkAttachmentDefinition, with its namespace or without.
+	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	Networks       map[string]string `json:"networks,omitempty"`
+	// Patch is a JSON patch (RFC 6902) on the manifest of the restored machine,
+	// applied after every other change.
+	Patch json.RawMessage `json:"patch,omitempty"`
+	// AllowIncomplete restores what a backup holds that is Incomplete or Failed;
+	// what is missing becomes a warning.
+	AllowIncomplete bool `json:"allowIncomplete,omitempty"`
 	// Target is the name of Longhorn's BackupTarget to look for the backup on.
 	Target string `json:"target"`
 }
@@ -111,6 +161,12 @@ func (r RestoreRequest) Default() RestoreRequest {
 	}
 	if r.ToNamespace == "" {
 		r.ToNamespace = r.Backup.Namespace
+	}
+	if r.MAC == "" {
+		r.MAC = MACAuto
+	}
+	if r.Start == "" {
+		r.Start = StartAuto
 	}
 	if r.Target == "" {
 		r.Target = DefaultTarget
@@ -140,10 +196,92 @@ func (r RestoreRequest) Validate() error {
 			return err
 		}
 	}
+	for _, check := range []func() error{r.validateInPlace, r.validatePolicies, r.validateMaps, r.validatePatch} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
 	if err := validSource(r.From); err != nil {
 		return err
 	}
 	return validName("target", r.Target, 253)
+}
+
+func (r RestoreRequest) validateInPlace() error {
+	switch {
+	case !r.InPlace && r.Stop:
+		return invalid("stopping the machine (stop) is for a restore in place only")
+	case !r.InPlace && r.DeleteOldVolumes:
+		return invalid("deleting the old volumes is for a restore in place only: another one has none")
+	case !r.InPlace:
+		return nil
+	case r.ToName != "" || r.ToNamespace != r.Backup.Namespace:
+		return invalid("a restore in place keeps the machine's name and namespace: give either in-place, or a target name or namespace")
+	case r.CreateNamespace:
+		return invalid("a restore in place is into a namespace that exists: there is none to create")
+	case r.NewIdentity:
+		return invalid("a restore in place brings the same machine back: it keeps its identity")
+	case r.DeleteOldVolumes && r.Start == StartNo:
+		return invalid("the old volumes are deleted only after the restored machine was seen running, so it must be allowed to start")
+	}
+	return nil
+}
+
+func (r RestoreRequest) validatePolicies() error {
+	switch r.MAC {
+	case MACAuto, MACKeep, MACNew:
+	default:
+		return invalid("MAC policy %q is none of %s, %s, %s", r.MAC, MACAuto, MACKeep, MACNew)
+	}
+	switch r.Start {
+	case StartAuto, StartYes, StartNo:
+	default:
+		return invalid("start policy %q is none of %s, %s, %s", r.Start, StartAuto, StartYes, StartNo)
+	}
+	return nil
+}
+
+func (r RestoreRequest) validateMaps() error {
+	for _, from := range slices.Sorted(maps.Keys(r.StorageClasses)) {
+		if err := validName("mapped StorageClass", from, 253); err != nil {
+			return err
+		}
+		if err := validName("StorageClass mapped to", r.StorageClasses[from], 253); err != nil {
+			return err
+		}
+	}
+	for _, from := range slices.Sorted(maps.Keys(r.Networks)) {
+		for _, name := range []string{from, r.Networks[from]} {
+			if _, err := ParseRef(name, r.ToNamespace); err != nil {
+				return invalid("network %q in a mapping is neither NAME nor NAMESPACE/NAME", name)
+			}
+		}
+	}
+	return nil
+}
+
+func (r RestoreRequest) validatePatch() error {
+	if len(r.Patch) == 0 {
+		return nil
+	}
+	var operations []struct {
+		Op   string `json:"op"`
+		Path string `json:"path"`
+	}
+	if err := json.Unmarshal(r.Patch, &operations); err != nil {
+		return invalid("the patch is not a JSON patch (a list of operations, RFC 6902): %v", err)
+	}
+	for i, o := range operations {
+		switch o.Op {
+		case "add", "remove", "replace", "move", "copy", "test":
+		default:
+			return invalid("operation %d of the patch: %q is none of add, remove, replace, move, copy, test", i+1, o.Op)
+		}
+		if o.Path != "" && !strings.HasPrefix(o.Path, "/") {
+			return invalid("operation %d of the patch: path %q does not begin with /", i+1, o.Path)
+		}
+	}
+	return nil
 }
 
 // DeleteRequest asks for the removal of one backup.

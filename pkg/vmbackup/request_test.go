@@ -4,6 +4,7 @@
 package vmbackup_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -90,11 +91,17 @@ func TestBackupRequestValidation(t *testing.T) {
 func TestRestoreRequestDefaults(t *testing.T) {
 	ref := vmbackup.Ref{Namespace: "demo", Name: "b1"}
 	got := vmbackup.RestoreRequest{Backup: ref}.Default()
-	if want := (vmbackup.RestoreRequest{Backup: ref, From: vmbackup.SourceAll, ToNamespace: "demo", Target: "default"}); got != want {
+	want := vmbackup.RestoreRequest{
+		Backup: ref, From: vmbackup.SourceAll, ToNamespace: "demo", MAC: vmbackup.MACAuto, Start: vmbackup.StartAuto, Target: "default",
+	}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	set := vmbackup.RestoreRequest{Name: "r", Backup: ref, From: vmbackup.SourceTarget, ToNamespace: "other", ToName: "x", Target: "second"}
-	if got := set.Default(); got != set {
+	set := vmbackup.RestoreRequest{
+		Name: "r", Backup: ref, From: vmbackup.SourceTarget, ToNamespace: "other", ToName: "x",
+		MAC: vmbackup.MACNew, Start: vmbackup.StartNo, Target: "second",
+	}
+	if got := set.Default(); !reflect.DeepEqual(got, set) {
 		t.Errorf("what is set was changed: %+v", got)
 	}
 }
@@ -104,16 +111,39 @@ func TestRestoreRequestValidation(t *testing.T) {
 		edit func(*vmbackup.RestoreRequest)
 		says string
 	}{
-		"as it is":         {func(*vmbackup.RestoreRequest) {}, ""},
-		"names":            {func(r *vmbackup.RestoreRequest) { r.Name, r.ToName = "r1", "copy" }, ""},
-		"no backup":        {func(r *vmbackup.RestoreRequest) { r.Backup.Name = "" }, "backup name is missing"},
-		"backup namespace": {func(r *vmbackup.RestoreRequest) { r.Backup.Namespace = "De mo" }, "backup namespace"},
-		"no namespace":     {func(r *vmbackup.RestoreRequest) { r.ToNamespace = "" }, "target namespace is missing"},
-		"machine name":     {func(r *vmbackup.RestoreRequest) { r.ToName = "Copy" }, "target name"},
-		"long machine":     {func(r *vmbackup.RestoreRequest) { r.ToName = strings.Repeat("a", 64) }, "longer than 63"},
-		"restore name":     {func(r *vmbackup.RestoreRequest) { r.Name = "r_1" }, "restore name"},
-		"source":           {func(r *vmbackup.RestoreRequest) { r.From = "moon" }, `"moon"`},
-		"no target":        {func(r *vmbackup.RestoreRequest) { r.Target = "" }, "target is missing"},
+		"as it is":                {func(*vmbackup.RestoreRequest) {}, ""},
+		"names":                   {func(r *vmbackup.RestoreRequest) { r.Name, r.ToName = "r1", "copy" }, ""},
+		"no backup":               {func(r *vmbackup.RestoreRequest) { r.Backup.Name = "" }, "backup name is missing"},
+		"backup namespace":        {func(r *vmbackup.RestoreRequest) { r.Backup.Namespace = "De mo" }, "backup namespace"},
+		"no namespace":            {func(r *vmbackup.RestoreRequest) { r.ToNamespace = "" }, "target namespace is missing"},
+		"machine name":            {func(r *vmbackup.RestoreRequest) { r.ToName = "Copy" }, "target name"},
+		"long machine":            {func(r *vmbackup.RestoreRequest) { r.ToName = strings.Repeat("a", 64) }, "longer than 63"},
+		"restore name":            {func(r *vmbackup.RestoreRequest) { r.Name = "r_1" }, "restore name"},
+		"source":                  {func(r *vmbackup.RestoreRequest) { r.From = "moon" }, `"moon"`},
+		"no target":               {func(r *vmbackup.RestoreRequest) { r.Target = "" }, "target is missing"},
+		"in place":                {func(r *vmbackup.RestoreRequest) { r.InPlace, r.Stop, r.DeleteOldVolumes = true, true, true }, ""},
+		"in place, named":         {func(r *vmbackup.RestoreRequest) { r.InPlace, r.ToName = true, "copy" }, "keeps the machine's name"},
+		"in place, moved":         {func(r *vmbackup.RestoreRequest) { r.InPlace, r.ToNamespace = true, "other" }, "keeps the machine's name"},
+		"in place, new namespace": {func(r *vmbackup.RestoreRequest) { r.InPlace, r.CreateNamespace = true, true }, "none to create"},
+		"in place, new identity":  {func(r *vmbackup.RestoreRequest) { r.InPlace, r.NewIdentity = true, true }, "keeps its identity"},
+		"old volumes, not started": {func(r *vmbackup.RestoreRequest) {
+			r.InPlace, r.DeleteOldVolumes, r.Start = true, true, vmbackup.StartNo
+		}, "allowed to start"},
+		"stop alone":        {func(r *vmbackup.RestoreRequest) { r.Stop = true }, "in place only"},
+		"old volumes alone": {func(r *vmbackup.RestoreRequest) { r.DeleteOldVolumes = true }, "in place only"},
+		"MAC policy":        {func(r *vmbackup.RestoreRequest) { r.MAC = "random" }, `MAC policy "random"`},
+		"start policy":      {func(r *vmbackup.RestoreRequest) { r.Start = "later" }, `start policy "later"`},
+		"maps": {func(r *vmbackup.RestoreRequest) {
+			r.StorageClasses, r.Networks = map[string]string{"a": "b"}, map[string]string{"default/vlan1": "vlan2"}
+		}, ""},
+		"class to nothing":   {func(r *vmbackup.RestoreRequest) { r.StorageClasses = map[string]string{"a": ""} }, "StorageClass mapped to is missing"},
+		"class from nothing": {func(r *vmbackup.RestoreRequest) { r.StorageClasses = map[string]string{"": "b"} }, "mapped StorageClass is missing"},
+		"network":            {func(r *vmbackup.RestoreRequest) { r.Networks = map[string]string{"a/b/c": "d"} }, `network "a/b/c"`},
+		"patch":              {func(r *vmbackup.RestoreRequest) { r.Patch = []byte(`[{"op":"remove","path":"/spec/x"}]`) }, ""},
+		"patch of no list":   {func(r *vmbackup.RestoreRequest) { r.Patch = []byte(`{"spec":{}}`) }, "not a JSON patch"},
+		"patch of no JSON":   {func(r *vmbackup.RestoreRequest) { r.Patch = []byte(`- op: add`) }, "not a JSON patch"},
+		"patch operation":    {func(r *vmbackup.RestoreRequest) { r.Patch = []byte(`[{"op":"merge","path":"/a"}]`) }, `operation 1 of the patch: "merge"`},
+		"patch path":         {func(r *vmbackup.RestoreRequest) { r.Patch = []byte(`[{"op":"add","path":"a"}]`) }, `path "a"`},
 	} {
 		r := vmbackup.RestoreRequest{Backup: vmbackup.Ref{Namespace: "demo", Name: "b1"}}.Default()
 		tc.edit(&r)
