@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -30,6 +31,8 @@ const deleteDeadline = 10 * time.Minute
 type deletePlan struct {
 	record    *metadata.Record
 	journaled bool
+	// version is the record's in the journal.
+	version string
 	// snapshots are Longhorn's snapshots that the backup made, by name.
 	snapshots []string
 }
@@ -70,7 +73,7 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 			own.snapshots = append(own.snapshots, longhornSnapshot(uid))
 		}
 	}
-	for _, name := range state.Snapshots {
+	for _, name := range slices.Concat(state.Leftovers, slices.Collect(maps.Values(state.Snapshots))) {
 		if !slices.Contains(own.snapshots, name) {
 			own.snapshots = append(own.snapshots, name)
 		}
@@ -79,10 +82,10 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 	if !req.KeepData {
 		planDataDeletion(plan, own, remove)
 	}
-	_, err = e.journal.Get(ctx, journal.KindBackup, req.Backup)
+	entry, err := e.journal.Get(ctx, journal.KindBackup, req.Backup)
 	switch {
 	case err == nil:
-		own.journaled = true
+		own.journaled, own.version = true, entry.Version
 		remove("v1", "Secret", req.Backup.Namespace, journal.SecretName(journal.KindBackup, req.Backup), "the backup's record")
 	case vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound:
 		return nil, err
@@ -159,7 +162,21 @@ func (d *deletion) snapshots(ctx context.Context) error {
 	if d.own.record.Operation == "" {
 		return nil
 	}
-	return d.engine.removeSnapshots(ctx, d.own.record, loadState(d.own.record).Attempt, false)
+	state := loadState(d.own.record)
+	return d.engine.removeSnapshots(ctx, d.own.record, state.Attempt, func(snapshots []string) error {
+		if !d.own.journaled || !state.remember(snapshots) {
+			return nil
+		}
+		state.store(d.own.record)
+		entry, err := entryOf(d.own.record)
+		if err != nil {
+			return err
+		}
+		entry.Version = d.own.version
+		entry, err = d.engine.journal.Update(ctx, entry)
+		d.own.version = entry.Version
+		return err
+	})
 }
 
 // backups deletes Longhorn's Backups, which removes their data, and then sees on

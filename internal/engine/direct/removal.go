@@ -47,11 +47,20 @@ func (e *Engine) madeSnapshots(ctx context.Context, record *metadata.Record, rou
 }
 
 // removeSnapshots deletes the VolumeSnapshots of a backup's rounds and their
-// contents and, with everything, also what Longhorn made of them. The contents
-// have the policy Retain: they would stay, and Longhorn would not be asked.
-func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, rounds int, everything bool) error {
+// contents. The contents have the policy Retain: Longhorn is not asked, and what
+// it holds of them is found through them alone. Their names in Longhorn are
+// therefore handed to remember before anything goes.
+func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, rounds int, remember func(snapshots []string) error) error {
 	uids, existing, err := e.madeSnapshots(ctx, record, rounds)
 	if err != nil {
+		return err
+	}
+	var snapshots, contents []string
+	for _, uid := range uids {
+		snapshots = append(snapshots, longhornSnapshot(uid))
+		contents = append(contents, "snapcontent-"+uid)
+	}
+	if err := remember(snapshots); err != nil {
 		return err
 	}
 	client := e.clients.Snapshot.SnapshotV1().VolumeSnapshots(record.Backup.Metadata.Namespace)
@@ -65,21 +74,7 @@ func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, r
 			return err
 		}
 	}
-	if everything {
-		// Before the contents: as long as they are there, an interrupted removal finds its way back.
-		for _, uid := range uids {
-			if err := e.removeLonghornSnapshot(ctx, longhornSnapshot(uid)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, uid := range uids {
-		content := "snapcontent-" + uid
-		if err := e.clients.Snapshot.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "VolumeSnapshotContent "+content)
-		}
-	}
-	return nil
+	return e.removeContents(ctx, contents)
 }
 
 // longhornSnapshot is the name that external-snapshotter gives Longhorn's snapshot.

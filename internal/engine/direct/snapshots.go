@@ -45,7 +45,7 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 		return err
 	}
 	if broken > 0 {
-		if err := r.engine.removeSnapshots(ctx, r.record, broken, true); err != nil {
+		if err := r.removeRounds(ctx, broken); err != nil {
 			return err
 		}
 	}
@@ -96,6 +96,27 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 		}
 	}
 	return r.save(ctx)
+}
+
+// removeRounds removes what broken rounds have left, in the cluster and in Longhorn.
+func (r *backupRun) removeRounds(ctx context.Context, rounds int) error {
+	err := r.engine.removeSnapshots(ctx, r.record, rounds, func(snapshots []string) error {
+		if !r.state.remember(snapshots) {
+			return nil
+		}
+		return r.save(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range r.state.Leftovers {
+		if err := r.engine.removeLonghornSnapshot(ctx, name); err != nil {
+			return err
+		}
+	}
+	// Recorded with the round that follows.
+	r.state.Leftovers = nil
+	return nil
 }
 
 // warn tells a warning and keeps it with the backup.

@@ -6,6 +6,7 @@ package direct
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
@@ -23,6 +24,9 @@ type backupState struct {
 	Attempt int `json:"attempt,omitempty"`
 	// Snapshots are Longhorn's snapshots by the volume's name, once all were cut.
 	Snapshots map[string]string `json:"snapshots,omitempty"`
+	// Leftovers are Longhorn's snapshots of broken rounds, which go, with their
+	// backups, once nothing in the cluster can ask for them again.
+	Leftovers []string `json:"leftovers,omitempty"`
 	// Estimates are the bytes that a volume's data takes at most, by its name.
 	Estimates map[string]int64 `json:"estimates,omitempty"`
 	// NotForHarvester is true when the machine refers to a Secret that does not
@@ -32,6 +36,17 @@ type backupState struct {
 
 // cut reports whether every volume has its snapshot.
 func (s *backupState) cut() bool { return len(s.Snapshots) > 0 }
+
+// remember adds snapshots to the leftovers, and reports whether one is new.
+func (s *backupState) remember(snapshots []string) bool {
+	before := len(s.Leftovers)
+	for _, name := range snapshots {
+		if !slices.Contains(s.Leftovers, name) {
+			s.Leftovers = append(s.Leftovers, name)
+		}
+	}
+	return len(s.Leftovers) > before
+}
 
 func loadState(record *metadata.Record) *backupState {
 	s := &backupState{}
