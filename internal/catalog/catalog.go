@@ -30,8 +30,9 @@ type Target struct {
 	Open func(ctx context.Context, name string) (target.Store, error)
 }
 
-// DecodeRestore reads the data of a restore's journal entry.
-type DecodeRestore func(data []byte) (*vmbackup.Restore, error)
+// DecodeRestore reads the data of the journal entry of the restore ref, and refuses
+// that of another one.
+type DecodeRestore func(ref vmbackup.Ref, data []byte) (*vmbackup.Restore, error)
 
 // Catalog implements vmbackup.Catalog over a journal and a backup target.
 type Catalog struct {

@@ -43,7 +43,7 @@ func (p *place) catalog() *catalog.Catalog {
 	return catalog.New(p.journal, catalog.Target{Name: "default", Open: open}, decodeRestore)
 }
 
-func decodeRestore(data []byte) (*vmbackup.Restore, error) {
+func decodeRestore(_ vmbackup.Ref, data []byte) (*vmbackup.Restore, error) {
 	r := &vmbackup.Restore{}
 	return r, json.Unmarshal(data, r)
 }

@@ -89,7 +89,7 @@ func (c *Catalog) WatchRestore(ctx context.Context, ref vmbackup.Ref, changed fu
 }
 
 func (c *Catalog) restoreOf(e journal.Entry) (*vmbackup.Restore, error) {
-	r, err := c.restore(e.Data)
+	r, err := c.restore(e.Ref, e.Data)
 	if err != nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "record of restore %s: %w", e.Ref, err)
 	}

@@ -41,7 +41,7 @@ func checked(rec *Record) (*Record, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("vm: %w", err)
-	case vm.Kind != vmKind || vm.group() != vmGroup:
+	case vm.Kind != vmKind || vm.Group() != vmGroup:
 		return nil, fmt.Errorf("vm: %s %s is no virtual machine", vm.APIVersion, vm.Kind)
 	case vm.Metadata.Name != out.Backup.Spec.VM:
 		return nil, fmt.Errorf("vm: metadata.name %q is not backup.spec.vm %q", vm.Metadata.Name, out.Backup.Spec.VM)
@@ -101,7 +101,7 @@ func checkedList(manifests []json.RawMessage, apiVersion, kind, namespace string
 		case kind != "" && m.Metadata.Namespace != namespace:
 			return nil, fmt.Errorf("[%d]: %s %q is in namespace %q, not in the virtual machine's %q", i, kind, m.Metadata.Name, m.Metadata.Namespace, namespace)
 		}
-		id := m.group() + "/" + m.Kind + "/" + m.Metadata.Namespace + "/" + m.Metadata.Name
+		id := m.Group() + "/" + m.Kind + "/" + m.Metadata.Namespace + "/" + m.Metadata.Name
 		if seen[id] {
 			return nil, fmt.Errorf("[%d]: %s %q is there twice", i, m.Kind, m.Metadata.Name)
 		}
@@ -115,7 +115,7 @@ func checkedList(manifests []json.RawMessage, apiVersion, kind, namespace string
 // refer to, roles and webhooks before all, has no place in a backup: a restore
 // creates what the record holds with the rights of whoever runs it.
 func mayRefer(m *Manifest) bool {
-	switch m.group() + "/" + m.Kind {
+	switch m.Group() + "/" + m.Kind {
 	case "instancetype.kubevirt.io/VirtualMachineInstancetype",
 		"instancetype.kubevirt.io/VirtualMachineClusterInstancetype",
 		"instancetype.kubevirt.io/VirtualMachinePreference",
@@ -140,7 +140,7 @@ func checkVolumes(volumes []vmbackup.BackupVolume) error {
 	for i, v := range volumes {
 		var field, value string
 		switch {
-		case !isStoreName(v.Name) || seen[v.Name]:
+		case !IsStoreName(v.Name) || seen[v.Name]:
 			field, value = "name", v.Name
 		case !isName(v.PVC):
 			field, value = "pvc", v.PVC
@@ -148,9 +148,9 @@ func checkVolumes(volumes []vmbackup.BackupVolume) error {
 			field, value = "storageClass", v.StorageClass
 		case v.VolumeSnapshot != "" && !isName(v.VolumeSnapshot):
 			field, value = "volumeSnapshot", v.VolumeSnapshot
-		case v.LonghornVolume != "" && !isStoreName(v.LonghornVolume):
+		case v.LonghornVolume != "" && !IsStoreName(v.LonghornVolume):
 			field, value = "longhornVolume", v.LonghornVolume
-		case v.LonghornBackup != "" && !isStoreName(v.LonghornBackup):
+		case v.LonghornBackup != "" && !IsStoreName(v.LonghornBackup):
 			field, value = "longhornBackup", v.LonghornBackup
 		case v.SnapshotHandle != "" && !handleFits(v):
 			field, value = "snapshotHandle", v.SnapshotHandle
@@ -172,7 +172,7 @@ func checkVolumes(volumes []vmbackup.BackupVolume) error {
 func handleFits(v vmbackup.BackupVolume) bool {
 	scheme, rest, found := strings.Cut(v.SnapshotHandle, "://")
 	volume, snapshot, two := strings.Cut(rest, "/")
-	if !found || !two || !isStoreName(volume) || !isStoreName(snapshot) {
+	if !found || !two || !IsStoreName(volume) || !IsStoreName(snapshot) {
 		return false
 	}
 	if v.LonghornVolume != "" && volume != v.LonghornVolume {

@@ -188,7 +188,7 @@ func (v *harvesterVolume) decode(backup, namespace string) (vmbackup.BackupVolum
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(pvc.Spec, &claim); err != nil {
 		return none, nil, fmt.Errorf("persistentVolumeClaim.spec: %w", err)
 	}
-	if !isStoreName(claim.VolumeName) {
+	if !IsStoreName(claim.VolumeName) {
 		return none, nil, fmt.Errorf("persistentVolumeClaim.spec.volumeName %q is no volume of Longhorn", claim.VolumeName)
 	}
 	pvc.Metadata.Namespace = namespace

@@ -37,7 +37,7 @@ func (i *HarvesterImage) BackingImage() (string, error) {
 		return "", fmt.Errorf("url is no URL")
 	}
 	name := u.Query().Get("backingImage")
-	if !isStoreName(name) {
+	if !IsStoreName(name) {
 		return "", fmt.Errorf("url names no backing image, but %q", name)
 	}
 	return name, nil

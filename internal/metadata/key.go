@@ -96,7 +96,7 @@ func isNamespace(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 
 // storeName is the form of names in Longhorn's backup store.
 var storeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// isStoreName reports whether s can be one segment of a path in the backup store.
-func isStoreName(s string) bool {
+// IsStoreName reports whether s can be one segment of a path in the backup store.
+func IsStoreName(s string) bool {
 	return len(s) <= validation.DNS1123SubdomainMaxLength && storeName.MatchString(s) && !strings.Contains(s, "..")
 }

@@ -131,8 +131,8 @@ func (m *Manifest) JSON() (json.RawMessage, error) {
 	return b.Bytes(), nil
 }
 
-// group is the API group of the manifest, empty for the core group.
-func (m *Manifest) group() string {
+// Group is the API group of the manifest, empty for the core group.
+func (m *Manifest) Group() string {
 	group, _, found := strings.Cut(m.APIVersion, "/")
 	if !found {
 		return ""

@@ -33,6 +33,13 @@ func damaged(file, format string, args ...any) *vmbackup.Error {
 		WithHint("the file was not used and not changed; compare it with another copy, or make a new backup")
 }
 
+// DecodeStrict reads one JSON document as the files and records of the tool are
+// read: bounded, no key twice, nothing after the end. The error is DataDamaged and
+// names the place.
+func DecodeStrict(place string, content []byte, into any) error {
+	return decode(place, content, into)
+}
+
 // decode reads one JSON document strictly: bounded size and depth, field names in
 // their own case, no key twice, nothing after the end. Unknown fields pass, since
 // newer writers add some.

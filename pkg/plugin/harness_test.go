@@ -153,7 +153,7 @@ func (r *rig) globals(out, errOut io.Writer) *globals {
 	return g
 }
 
-func decodeRestore(data []byte) (*vmbackup.Restore, error) {
+func decodeRestore(_ vmbackup.Ref, data []byte) (*vmbackup.Restore, error) {
 	r := &vmbackup.Restore{}
 	return r, json.Unmarshal(data, r)
 }

@@ -66,7 +66,7 @@ func (e *Engine) FollowBackup(ctx context.Context, ref vmbackup.Ref, sink vmback
 func (e *Engine) FollowRestore(ctx context.Context, ref vmbackup.Ref, sink vmbackup.Sink) error {
 	var run *restoreRun
 	err := e.journal.Watch(ctx, journal.KindRestore, ref, func(entry journal.Entry) (bool, error) {
-		record, err := decodeRestore(entry.Data)
+		record, err := decodeRestore(ref, entry.Data)
 		if err != nil {
 			return false, err
 		}

@@ -6,7 +6,6 @@ package direct
 import (
 	"encoding/json"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -249,26 +248,6 @@ func TestRestoredObject(t *testing.T) {
 	}
 	wantSame(t, "labels", s.Labels, map[string]string{"app": "all", LabelOperation: "0123456789ab", LabelManagedBy: kube.FieldManager})
 	wantSame(t, "annotations", s.Annotations, map[string]string{"note": "keep"})
-}
-
-func TestRestoreRecordIsReadAsWritten(t *testing.T) {
-	r := &restoreRecord{Restore: *vmbackup.NewRestore(r1), Operation: "0123456789ab", Class: "c", VM: json.RawMessage(`{"a":9007199254740993}`), RunStrategy: kubevirtv1.RunStrategyAlways, DataRestored: true}
-	data, err := r.encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := decodeRestore(data)
-	if err != nil || !reflect.DeepEqual(back, r) {
-		t.Errorf("%+v\n%v", back, err)
-	}
-	restore, err := DecodeRestore(data)
-	if err != nil || restore.Ref() != r1 {
-		t.Errorf("%v, %v", restore, err)
-	}
-	for _, bad := range [][]byte{nil, []byte("x"), data[:len(data)/2]} {
-		_, err := DecodeRestore(bad)
-		wantReason(t, err, vmbackup.ReasonDataDamaged)
-	}
 }
 
 func TestComposedSnapshotNamesFit(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	corev1 "k8s.io/api/core/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -37,9 +36,6 @@ type restoreRecord struct {
 	DataRestored bool `json:"dataRestored,omitempty"`
 }
 
-// restoreLimit is the most bytes that the record of a restore may take unpacked.
-const restoreLimit = 16 << 20
-
 // snapshotName is the name of a volume's composed VolumeSnapshot and VolumeSnapshotContent.
 func (r *restoreRecord) snapshotName(v *vmbackup.RestoreVolume) string {
 	return shorten("vmbackup-"+r.Operation+"-"+v.Name, 253)
@@ -55,37 +51,6 @@ func (r *restoreRecord) encode() ([]byte, error) {
 		return nil, fmt.Errorf("record of restore %s: %w", r.Restore.Ref(), err)
 	}
 	return packed.Bytes(), nil
-}
-
-func decodeRestore(data []byte) (*restoreRecord, error) {
-	damaged := func(err error) error {
-		return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the record of a restore cannot be read: %w", err)
-	}
-	unpacked, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, damaged(err)
-	}
-	content, err := io.ReadAll(io.LimitReader(unpacked, restoreLimit+1))
-	if err != nil {
-		return nil, damaged(err)
-	}
-	if len(content) > restoreLimit {
-		return nil, damaged(fmt.Errorf("more than %d bytes", restoreLimit))
-	}
-	r := &restoreRecord{}
-	if err := json.Unmarshal(content, r); err != nil {
-		return nil, damaged(err)
-	}
-	return r, nil
-}
-
-// DecodeRestore reads the journal's data of a restore, for the catalog.
-func DecodeRestore(data []byte) (*vmbackup.Restore, error) {
-	r, err := decodeRestore(data)
-	if err != nil {
-		return nil, err
-	}
-	return &r.Restore, nil
 }
 
 // entry is the journal's entry of the record.
@@ -163,7 +128,7 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 	if err != nil {
 		return nil, err
 	}
-	record, err := decodeRestore(entry.Data)
+	record, err := decodeRestore(ref, entry.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (c *cluster) restoreEntry() *restoreRecord {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	record, err := decodeRestore(entry.Data)
+	record, err := decodeRestore(r1, entry.Data)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -68,10 +68,15 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if newClass {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: snapshotAPI, Kind: "VolumeSnapshotClass", Name: class.Name, Note: "deletion policy Retain"})
 	}
+	leftOut, err := keepWarranted(record)
+	if err != nil {
+		return nil, err
+	}
 	parts, err := e.planParts(ctx, restore, record, n, req)
 	if err != nil {
 		return nil, err
 	}
+	restore.Restore.Status.Warnings = append(leftOut, restore.Restore.Status.Warnings...)
 	if err := e.dryRun(ctx, restore, n); err != nil {
 		return nil, err
 	}
