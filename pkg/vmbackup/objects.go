@@ -178,7 +178,9 @@ type BackupVolume struct {
 	// BackupBytes is what the backup's blocks hold.
 	BackupBytes int64  `json:"backupBytes,omitempty"`
 	Image       string `json:"image,omitempty"`
-	Message     string `json:"message,omitempty"`
+	// Encrypted is whether Longhorn encrypts the volume; nil when that is not known.
+	Encrypted *bool  `json:"encrypted,omitempty"`
+	Message   string `json:"message,omitempty"`
 }
 
 // KeyedObject is a Secret or ConfigMap by its keys; values are never shown.

@@ -19,15 +19,29 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// renaming says under which names a machine and its parts come back.
+// renaming says under which names a machine and its parts come back, and with
+// which changes.
 type renaming struct {
 	operation string
 	backup    vmbackup.Ref
 	from, to  vmbackup.Ref
 	// claims, secrets and configMaps map the backed-up names to the restored ones.
 	claims, secrets, configMaps map[string]string
-	// newMACs leaves the choice of MAC addresses to the new machine.
-	newMACs bool
+	// sourceExists is true when the machine that the backup is of is still there.
+	sourceExists bool
+	// newMACs leaves the choice of MAC addresses to the new machine, as macPolicy says.
+	newMACs   bool
+	macPolicy vmbackup.MACPolicy
+	// newIdentity gives the machine another hostname and firmware UUID than its source has.
+	newIdentity bool
+	// networks maps the machine's networks to others, as the request has them.
+	networks map[string]string
+	// lost are the volumes that are left out, and why.
+	lost map[string]error
+	// startPolicy is whether the machine is started.
+	startPolicy vmbackup.StartPolicy
+	// patch is a JSON patch on the machine.
+	patch json.RawMessage
 }
 
 func (n *renaming) renamed() bool { return n.from.Name != n.to.Name }
@@ -51,17 +65,23 @@ func restoredMachine(backedUp json.RawMessage, n *renaming) (manifest json.RawMe
 	vm.SetAnnotations(annotations)
 
 	e := editor{root: vm.Object}
-	strategy = e.halt()
 	if n.renamed() {
 		e.renameLabels(n.from.Name, n.to.Name)
 	}
+	e.dropLost(n)
 	e.volumes(n)
 	e.credentials(n)
-	if n.newMACs {
-		e.dropMACs()
+	e.networks(n)
+	e.macs(n)
+	if n.newIdentity {
+		e.identify(n)
 	}
 	e.dropRevisions()
-	manifest, err = json.Marshal(vm.Object)
+	if err := e.patch(n); err != nil {
+		return nil, "", nil, err
+	}
+	strategy = n.strategy(e.halt())
+	manifest, err = json.Marshal(e.root)
 	return manifest, strategy, e.warnings, err
 }
 
@@ -114,6 +134,19 @@ func (e *editor) halt() kubevirtv1.VirtualMachineRunStrategy {
 	delete(spec, "running") // deprecated, and never beside runStrategy
 	spec["runStrategy"] = string(kubevirtv1.RunStrategyHalted)
 	return kubevirtv1.VirtualMachineRunStrategy(strategy)
+}
+
+// strategy is the run strategy that the machine gets once its disks are there.
+func (n *renaming) strategy(was kubevirtv1.VirtualMachineRunStrategy) kubevirtv1.VirtualMachineRunStrategy {
+	switch {
+	case n.startPolicy == vmbackup.StartYes && was == kubevirtv1.RunStrategyHalted:
+		return kubevirtv1.RunStrategyAlways
+	case n.startPolicy == vmbackup.StartYes || was == kubevirtv1.RunStrategyManual:
+		return was // a Manual machine is off until somebody starts it
+	case n.startPolicy == vmbackup.StartNo || len(n.lost) > 0:
+		return kubevirtv1.RunStrategyHalted
+	}
+	return was
 }
 
 // nameLabels returns labels of the template that carry the machine's name, by which
@@ -192,19 +225,6 @@ func rename(object map[string]any, kind, field string, names map[string]string) 
 	old, _ := ref[field].(string)
 	if to, found := names[old]; found {
 		ref[field] = to
-	}
-}
-
-func (e *editor) dropMACs() {
-	dropped := 0
-	for _, i := range e.list("spec", "template", "spec", "domain", "devices", "interfaces") {
-		if _, found := i["macAddress"]; found {
-			delete(i, "macAddress")
-			dropped++
-		}
-	}
-	if dropped > 0 {
-		e.warn("the source machine still exists, so the restored one gets new MAC addresses (%d of them were fixed); addresses that the guest has configured itself may still clash", dropped)
 	}
 }
 

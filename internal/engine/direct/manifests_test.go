@@ -58,7 +58,7 @@ func everythingRenamed() *renaming {
 		claims:     suffixed("all-root", "all-data", "all-golden", "all-dump"),
 		secrets:    suffixed("all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-kernel-pull", "all-ssh", "all-password"),
 		configMaps: suffixed("all-answers", "all-conf"),
-		newMACs:    true,
+		newMACs:    true, sourceExists: true,
 	}
 }
 

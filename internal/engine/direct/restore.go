@@ -34,6 +34,10 @@ type restoreRecord struct {
 	ConfigMaps  []json.RawMessage                    `json:"configMaps,omitempty"`
 	// DataRestored is true once every volume was seen restored.
 	DataRestored bool `json:"dataRestored,omitempty"`
+
+	// createNamespace is true where the namespace, and with it the record's own
+	// place, is still to be made.
+	createNamespace bool
 }
 
 // snapshotName is the name of a volume's composed VolumeSnapshot and VolumeSnapshotContent.
@@ -81,6 +85,11 @@ func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 	if err != nil {
 		return nil, err
 	}
+	if record.createNamespace {
+		if err := e.beginNamespace(ctx, record); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.begin(ctx, entry); err != nil {
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
 			return nil, vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "there is a restore %s already; nothing was changed", record.Restore.Ref()).
@@ -117,7 +126,7 @@ func (r *restoreRun) steps() []flow.Step {
 	)
 	title := "Start the machine"
 	if r.record.RunStrategy == kubevirtv1.RunStrategyHalted {
-		title = "Leave the machine off, as it was"
+		title = "Leave the machine off"
 	}
 	return append(steps, flow.Step{ID: "start", Title: title, Ensure: r.start})
 }

@@ -20,23 +20,19 @@ import (
 )
 
 // claimNames chooses the claims' names: the old ones where they are free.
-func (e *Engine) claimNames(ctx context.Context, record *metadata.Record, n *renaming) (map[string]string, error) {
+func claimNames(backup *vmbackup.Backup, n *renaming, taken map[string]bool) map[string]string {
 	names := map[string]string{}
-	for _, v := range record.Backup.Status.Volumes {
+	for _, v := range backup.Status.Volumes {
 		name := v.PVC
 		if n.renamed() {
 			name = shorten(n.to.Name+"-"+v.Name, 253)
 		}
-		_, err := e.clients.Core.CoreV1().PersistentVolumeClaims(n.to.Namespace).Get(ctx, name, metav1.GetOptions{})
-		switch {
-		case err == nil:
+		if taken[name] {
 			name = shorten(name+"-"+n.operation, 253)
-		case !apierrors.IsNotFound(err):
-			return nil, kube.Error(err, "read", "PersistentVolumeClaim "+n.to.Namespace+"/"+name)
 		}
 		names[v.PVC] = name
 	}
-	return names, nil
+	return names
 }
 
 // claimOf is the backed-up claim of that name.

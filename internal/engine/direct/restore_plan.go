@@ -36,7 +36,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	}
 	backup := &record.Backup
 	foundOn(backup, req.Target)
-	if err := restorable(backup); err != nil {
+	if err := restorable(backup, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
 	if req.ToName == "" {
@@ -45,45 +45,86 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if req.Name == "" {
 		req.Name = vmbackup.TimedName(req.ToName, e.clock())
 	}
-	n := &renaming{
-		operation: newOperation(), backup: req.Backup,
-		from: vmbackup.Ref{Namespace: req.Backup.Namespace, Name: backup.Spec.VM},
-		to:   vmbackup.Ref{Namespace: req.ToNamespace, Name: req.ToName},
-	}
-	if err := e.checkDestination(ctx, n, backup); err != nil {
+	n := newRenaming(req, backup)
+	if err := checkMappedClasses(backup, req.StorageClasses); err != nil {
 		return nil, err
 	}
-	if n.newMACs, err = e.sourceExists(ctx, n.from, backup.Status.SourceUID); err != nil {
+	if err := checkMappedNetworks(record.VM, n); err != nil {
 		return nil, err
 	}
-	if err := e.checkData(ctx, backup); err != nil {
-		return nil, err
-	}
-	class, newClass, err := e.findClass(ctx, backup.Spec.Type)
+	d, err := e.lookAtDestination(ctx, n, record)
 	if err != nil {
 		return nil, err
 	}
-	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: class.Name}
-	var objects []vmbackup.PlannedObject
-	if newClass {
-		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: snapshotAPI, Kind: "VolumeSnapshotClass", Name: class.Name, Note: "deletion policy Retain"})
+	if err := d.check(n, req); err != nil {
+		return nil, err
 	}
+	if n.lost, err = d.leaveOut(record, req.AllowIncomplete); err != nil {
+		return nil, err
+	}
+	n.sourceExists, n.newMACs = d.source, dropsMACs(req, d.source)
+	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, createNamespace: d.namespace == nil}
 	leftOut, err := keepWarranted(record)
 	if err != nil {
 		return nil, err
 	}
-	parts, err := e.planParts(ctx, restore, record, n, req)
+	parts, err := e.planParts(ctx, restore, record, n, d, req)
 	if err != nil {
 		return nil, err
 	}
 	restore.Restore.Status.Warnings = append(leftOut, restore.Restore.Status.Warnings...)
-	if err := e.dryRun(ctx, restore, n); err != nil {
+	if err := e.checkParts(ctx, restore, record, n, d); err != nil {
 		return nil, err
 	}
 	return &vmbackup.RestorePlan{
-		Request: req, Restore: &restore.Restore, Objects: append(objects, parts...),
+		Request: req, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace), parts...),
 		Steps: flow.Statuses((&restoreRun{record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
 	}, nil
+}
+
+// newRenaming is what the request alone says of how the machine comes back.
+func newRenaming(req vmbackup.RestoreRequest, backup *vmbackup.Backup) *renaming {
+	return &renaming{
+		operation: newOperation(), backup: req.Backup,
+		from:      vmbackup.Ref{Namespace: req.Backup.Namespace, Name: backup.Spec.VM},
+		to:        vmbackup.Ref{Namespace: req.ToNamespace, Name: req.ToName},
+		macPolicy: req.MAC, startPolicy: req.Start, newIdentity: req.NewIdentity, networks: req.Networks, patch: req.Patch,
+	}
+}
+
+// made lists what is made for the restore to have where to go.
+func (d *destination) made(namespace string) []vmbackup.PlannedObject {
+	var objects []vmbackup.PlannedObject
+	if d.namespace == nil {
+		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: "Namespace", Name: namespace})
+	}
+	if d.newSnapshotClass {
+		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: snapshotAPI, Kind: "VolumeSnapshotClass", Name: d.snapshotClass.Name, Note: "deletion policy Retain"})
+	}
+	return objects
+}
+
+// checkParts holds what is to be made against the destination: networks, quotas,
+// room, and the API server's own judgement.
+func (e *Engine) checkParts(ctx context.Context, restore *restoreRecord, record *metadata.Record, n *renaming, d *destination) error {
+	networks, err := e.checkNetworks(ctx, d, record.VM, n)
+	if err != nil {
+		return err
+	}
+	if err := d.checkQuotas(n.to.Namespace, restore.needs()); err != nil {
+		return err
+	}
+	status := &restore.Restore.Status
+	capacity, err := d.checkCapacity(status.Volumes)
+	if err != nil {
+		return err
+	}
+	missing, err := e.missingParts(ctx, record.VM, n)
+	if err != nil {
+		return err
+	}
+	status.Warnings = slices.Concat(status.Warnings, networks, capacity, missing)
+	return e.dryRun(ctx, restore)
 }
 
 // foundOn names the target of a backup that was read from there: the file knows it
@@ -95,17 +136,13 @@ func foundOn(b *vmbackup.Backup, target string) {
 }
 
 // planParts decides the names of everything that comes back and makes the manifests.
-func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *metadata.Record, n *renaming, req vmbackup.RestoreRequest) ([]vmbackup.PlannedObject, error) {
+func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *metadata.Record, n *renaming, d *destination, req vmbackup.RestoreRequest) ([]vmbackup.PlannedObject, error) {
 	restore.Restore = *vmbackup.NewRestore(vmbackup.Ref{Namespace: n.to.Namespace, Name: req.Name})
 	restore.Restore.Spec = vmbackup.RestoreSpec{Backup: n.backup.String(), TargetNamespace: n.to.Namespace, TargetName: n.to.Name, Mode: vmbackup.ModeNew}
 	status := &restore.Restore.Status
 	status.Phase, status.Engine = vmbackup.PhasePlanned, vmbackup.EngineDirect
 
-	var err error
-	n.claims, err = e.claimNames(ctx, record, n)
-	if err != nil {
-		return nil, err
-	}
+	n.claims = claimNames(&record.Backup, n, d.claims)
 	var objects []vmbackup.PlannedObject
 	planned := func(api, kind, namespace, name, note string) {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
@@ -124,8 +161,15 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	objects = slices.Concat(objects, secrets.planned, configMaps.planned)
 
 	for _, v := range record.Backup.Status.Volumes {
+		class, err := d.place(&record.Backup, &v, req.StorageClasses)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.checkImage(&record.Backup, &v, class); err != nil {
+			return nil, err
+		}
 		rv := vmbackup.RestoreVolume{
-			Name: v.Name, SourcePVC: v.PVC, PVC: n.claims[v.PVC], StorageClass: v.StorageClass, SizeBytes: v.SizeBytes,
+			Name: v.Name, SourcePVC: v.PVC, PVC: n.claims[v.PVC], StorageClass: class.Name, SizeBytes: v.SizeBytes,
 			SnapshotHandle: v.SnapshotHandle, State: vmbackup.StatePending,
 		}
 		name := restore.snapshotName(&rv)
@@ -156,28 +200,41 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	return objects, nil
 }
 
-// dryRun has the API server judge the claims and the machine: rights, quota,
-// webhooks, networks of admission, and nothing is changed.
-func (e *Engine) dryRun(ctx context.Context, restore *restoreRecord, n *renaming) error {
+// dryRun has the API server judge the claims and the machine: rights, webhooks,
+// admission, and nothing is changed. In a namespace that is still to be made it can
+// judge the rights alone; the rest follows once the namespace is there.
+func (e *Engine) dryRun(ctx context.Context, restore *restoreRecord) error {
+	spec := restore.Restore.Spec
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	if !restore.createNamespace {
+		group.Go(func() error { return e.judgeParts(ctx, restore) })
+	}
+	group.Go(func() error {
+		missing, err := e.missingRights(ctx, spec.TargetNamespace, restoreRights(restore))
+		if err != nil {
+			return err
+		}
+		return forbidden(missing, spec.TargetNamespace)
+	})
+	return group.Wait()
+}
+
+// judgeParts sends the claims and the machine to the API server as a dry run.
+func (e *Engine) judgeParts(ctx context.Context, restore *restoreRecord) error {
+	to := vmbackup.Ref{Namespace: restore.Restore.Spec.TargetNamespace, Name: restore.Restore.Spec.TargetName}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i := range restore.Claims {
 		claim := restore.Claims[i].DeepCopy()
 		group.Go(func() error {
-			_, err := e.clients.Core.CoreV1().PersistentVolumeClaims(n.to.Namespace).Create(ctx, claim, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: kube.FieldManager})
-			return kube.Error(err, "create", "PersistentVolumeClaim "+n.to.Namespace+"/"+claim.Name)
+			_, err := e.clients.Core.CoreV1().PersistentVolumeClaims(to.Namespace).Create(ctx, claim, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: kube.FieldManager})
+			return kube.Error(err, "create", "PersistentVolumeClaim "+to.Namespace+"/"+claim.Name)
 		})
 	}
 	group.Go(func() error {
-		_, err := e.clients.VMs.Create(ctx, n.to.Namespace, restore.VM, true)
-		return kube.Error(err, "create", "VirtualMachine "+n.to.String())
-	})
-	group.Go(func() error {
-		missing, err := e.missingRights(ctx, n.to.Namespace, restoreRights(n.to.Namespace))
-		if err != nil {
-			return err
-		}
-		return forbidden(missing, n.to.Namespace)
+		_, err := e.clients.VMs.Create(ctx, to.Namespace, restore.VM, true)
+		return kube.Error(err, "create", "VirtualMachine "+to.String())
 	})
 	return group.Wait()
 }

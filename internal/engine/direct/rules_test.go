@@ -92,7 +92,7 @@ func TestRestorable(t *testing.T) {
 	} {
 		b := vmbackup.NewBackup(b1)
 		b.Status.Phase, b.Status.Ready, b.Status.Error = tc.phase, tc.ready, vmbackup.Errorf(vmbackup.ReasonInternal, "the cause")
-		err := restorable(b)
+		err := restorable(b, false)
 		if got := vmbackup.ReasonOf(err); got != tc.want {
 			t.Errorf("%s: %q", tc.phase, got)
 		}
@@ -377,15 +377,13 @@ func TestClaimNames(t *testing.T) {
 		{"renamed", vmbackup.Ref{Namespace: "demo", Name: "copy"}, map[string]string{"web-root": "copy-root", "web-data": "copy-data"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, c *cluster) {
-				record := &metadata.Record{}
-				record.Backup.Status.Volumes = []vmbackup.BackupVolume{{Name: "root", PVC: "web-root"}, {Name: "data", PVC: "web-data"}}
-				got, err := c.engine.claimNames(t.Context(), record, &renaming{operation: "op", backup: b1, from: web, to: tc.to})
-				if err != nil {
-					t.Fatal(err)
-				}
-				wantSame(t, "names", got, tc.want)
-			})
+			backup := vmbackup.NewBackup(b1)
+			backup.Status.Volumes = []vmbackup.BackupVolume{{Name: "root", PVC: "web-root"}, {Name: "data", PVC: "web-data"}}
+			taken := map[string]bool{}
+			if tc.to.Namespace == "demo" {
+				taken["web-root"], taken["web-data"] = true, true
+			}
+			wantSame(t, "names", claimNames(backup, &renaming{operation: "op", backup: b1, from: web, to: tc.to}, taken), tc.want)
 		})
 	}
 }

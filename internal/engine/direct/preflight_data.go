@@ -1,0 +1,89 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// findLost looks where the data of every volume should be, and says of which it is
+// not there. What could not be asked is an error: it says nothing about the data.
+func (e *Engine) findLost(ctx context.Context, record *metadata.Record) (map[string]error, error) {
+	backup := &record.Backup
+	look := e.lookForSnapshot
+	if backup.Spec.Type != vmbackup.TypeSnapshot {
+		store, err := e.openTarget(ctx, backup.Spec.Target)
+		if err != nil {
+			return nil, err
+		}
+		look = func(ctx context.Context, b *vmbackup.Backup, v *vmbackup.BackupVolume) (error, error) {
+			return lookOnTarget(ctx, store, b, v)
+		}
+	}
+	var mu sync.Mutex
+	lost := map[string]error{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i := range backup.Status.Volumes {
+		v := &backup.Status.Volumes[i]
+		group.Go(func() error {
+			_, missing := claimOf(record, v.PVC)
+			if missing == nil {
+				var err error
+				if missing, err = look(ctx, backup, v); err != nil {
+					return err
+				}
+			}
+			if missing != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				lost[v.Name] = missing
+			}
+			return nil
+		})
+	}
+	return lost, group.Wait()
+}
+
+// lookOnTarget looks for a volume's Longhorn backup on the target.
+func lookOnTarget(ctx context.Context, store target.Store, backup *vmbackup.Backup, v *vmbackup.BackupVolume) (missing, err error) {
+	kind, volume, name, ok := handleParts(v.SnapshotHandle)
+	if !ok || kind != "bak" {
+		return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "volume %s of backup %s has no handle of a Longhorn backup (%q)", v.Name, backup.Ref(), v.SnapshotHandle).
+			WithHint("choose another backup with: kubectl vmbackup list -n %s --from all", backup.Metadata.Namespace), nil
+	}
+	_, err = store.Stat(ctx, target.BackupConfigKey(volume, name))
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		return vmbackup.Errorf(vmbackup.ReasonDataLost, "the data of volume %s is not on %s: backup %s of Longhorn volume %s is missing there", v.Name, store, name, volume).
+			WithHint("check that the backup target is the one that the backup was made on; choose another backup with: kubectl vmbackup list --from target"), nil
+	}
+	return nil, err
+}
+
+// lookForSnapshot looks for a volume's Longhorn snapshot. It is of use only as long
+// as the volume that it was taken of is there too, and a snapshot of that name of
+// another volume is another snapshot.
+func (e *Engine) lookForSnapshot(ctx context.Context, backup *vmbackup.Backup, v *vmbackup.BackupVolume) (missing, err error) {
+	kind, volume, name, ok := handleParts(v.SnapshotHandle)
+	if !ok || kind != "snap" {
+		return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "volume %s of backup %s has no handle of a Longhorn snapshot (%q)", v.Name, backup.Ref(), v.SnapshotHandle).
+			WithHint("choose another backup with: kubectl vmbackup list -n %s", backup.Metadata.Namespace), nil
+	}
+	s, err := e.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && (s.DeletionTimestamp != nil || s.Spec.Volume != volume) {
+		return vmbackup.Errorf(vmbackup.ReasonDataLost, "snapshot %s of Longhorn volume %s is gone, and with it the data of volume %s in backup %s", name, volume, v.Name, backup.Ref()).
+			WithHint("a backup of type snapshot lives only as long as its source volume; choose another one with: kubectl vmbackup list -n %s", backup.Metadata.Namespace), nil
+	}
+	return nil, kube.Error(err, "read", "Longhorn Snapshot "+name)
+}

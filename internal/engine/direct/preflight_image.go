@@ -1,0 +1,88 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"sync"
+
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	"golang.org/x/sync/errgroup"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// findImages looks up the backing images that the volumes of a backup rest on.
+func (e *Engine) findImages(ctx context.Context, backup *vmbackup.Backup) (map[string]*longhornv1.BackingImage, error) {
+	images := map[string]*longhornv1.BackingImage{}
+	for _, v := range backup.Status.Volumes {
+		if v.Image != "" {
+			images[v.Image] = nil
+		}
+	}
+	names := make([]string, 0, len(images))
+	for name := range images {
+		names = append(names, name)
+	}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, name := range names {
+		group.Go(func() error {
+			image, err := e.clients.Longhorn.LonghornV1beta2().BackingImages(kube.LonghornNamespace).Get(ctx, name, metav1.GetOptions{})
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				images[name] = image
+			case apierrors.IsForbidden(err):
+				delete(images, name)
+			case !apierrors.IsNotFound(err):
+				return kube.Error(err, "read", "Longhorn BackingImage "+name)
+			}
+			return nil
+		})
+	}
+	return images, group.Wait()
+}
+
+// checkImage refuses a volume whose blocks lie above a backing image that this
+// cluster does not have: Longhorn would refuse to make it.
+func (d *destination) checkImage(backup *vmbackup.Backup, v *vmbackup.BackupVolume, class *storagev1.StorageClass) error {
+	if v.Image == "" {
+		return nil
+	}
+	image, known := d.images[v.Image]
+	switch {
+	case !known:
+		return nil
+	case image == nil && class.Parameters[parameterImage] == v.Image && backup.Spec.Type == vmbackup.TypeBackup:
+		return nil // Longhorn restores an image that the class names from the target by itself
+	case image == nil:
+		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "volume %s of backup %s rests on backing image %q, which does not exist in this cluster", v.Name, backup.Ref(), v.Image).
+			WithHint("restore the image first, under this name, from the same backup target in Longhorn's page Backing Image > Backup; see those there are with: kubectl get backingimages.longhorn.io -n %s", kube.LonghornNamespace)
+	case image.DeletionTimestamp != nil || !present(image):
+		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "backing image %q, which volume %s of backup %s rests on, has no copy that is ready", v.Image, v.Name, backup.Ref()).
+			WithHint("see why with: kubectl get backingimages.longhorn.io %s -n %s -o yaml", v.Image, kube.LonghornNamespace)
+	}
+	return nil
+}
+
+// present reports whether a disk has a whole copy of an image. An image that no
+// disk has been asked for yet is fetched when a volume needs it.
+func present(image *longhornv1.BackingImage) bool {
+	if len(image.Status.DiskFileStatusMap) == 0 {
+		return true
+	}
+	for _, s := range image.Status.DiskFileStatusMap {
+		if s != nil && (s.State == longhornv1.BackingImageStateReady || s.State == longhornv1.BackingImageStateReadyForTransfer) {
+			return true
+		}
+	}
+	return false
+}
