@@ -67,10 +67,10 @@ func classify(err error) (vmbackup.Reason, string) {
 		return vmbackup.ReasonInvalidRequest, ""
 	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), utilnet.IsTimeout(err):
 		return vmbackup.ReasonTimeout, "the API server did not answer in time; run the same command again"
-	case apierrors.IsServiceUnavailable(err), apierrors.IsTooManyRequests(err):
-		return vmbackup.ReasonEngineUnavailable, "the API server is busy or starting; run the same command again"
 	case unreachable(err):
 		return vmbackup.ReasonEngineUnavailable, "the API server cannot be reached; check the kubeconfig context and the network, then run the same command again"
+	case Away(err):
+		return vmbackup.ReasonEngineUnavailable, "the API server is busy or starting; run the same command again"
 	}
 	return vmbackup.ReasonInternal, ""
 }

@@ -192,7 +192,11 @@ func watchAll[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, wha
 func follow[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, store *view[T], p pace) error {
 	// The reflector tells of every hiccup on its own; the wait tells of the last one, when it matters.
 	quiet := logr.Discard()
-	requests := &requests{ListerWatcherWithContext: cache.ToListerWatcherWithContext(lw), ctx: ctx, fault: store.setFault}
+	tell := outcomes(ctx)
+	requests := &requests{ListerWatcherWithContext: cache.ToListerWatcherWithContext(lw), ctx: ctx, fault: func(err error) {
+		store.setFault(err)
+		tell(err)
+	}}
 	backoff := p.backoff()
 	reflector := cache.NewReflectorWithOptions(requests, nil, store, cache.ReflectorOptions{
 		Name: "wait", Logger: &quiet, Backoff: &backoff,

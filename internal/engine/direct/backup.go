@@ -6,6 +6,7 @@ package direct
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
@@ -64,13 +65,14 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 	}
 	backup := &record.Backup
 	events := flow.NewEvents(sinkOf(opts), "backup/"+ref.String(), e.clock)
-	run := &backupRun{operation: operation{e, events, entry.Version}, record: record, state: loadState(record)}
+	run := &backupRun{operation: e.operation(events, entry), record: record, state: loadState(record)}
+	run.operation.adopt = run.adopt
 	if backup.Status.Phase.Done() {
 		events.Plan(nil, "backup "+ref.String()+" has ended already")
 		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
 		return backup, asErr(backup.Status.Error)
 	}
-	steps := run.steps()
+	steps := run.patience.steps(run.steps())
 	events.Plan(flow.Statuses(steps), fmt.Sprintf("back up VirtualMachine %s/%s (%d volumes)", ref.Namespace, backup.Spec.VM, len(backup.Status.Volumes)))
 	for _, w := range backup.Status.Warnings {
 		events.Warning(w)
@@ -92,6 +94,10 @@ type backupRun struct {
 	operation
 	record *metadata.Record
 	state  *backupState
+	// ownRound is true once this run has recorded a round of snapshots as its own.
+	ownRound bool
+	// freezeMissed is when the API server was first away in a freeze.
+	freezeMissed time.Time
 }
 
 func (r *backupRun) backup() *vmbackup.Backup { return &r.record.Backup }
@@ -112,6 +118,16 @@ func (r *backupRun) steps() []flow.Step {
 	return append(steps,
 		flow.Step{ID: "verify", Title: "See every volume's backup on the target itself", Ensure: r.verifyTarget},
 		flow.Step{ID: "metadata", Title: "Write the machine's description to the target and read it back", Ensure: r.publish})
+}
+
+// adopt makes what another run has recorded this run's own.
+func (r *backupRun) adopt(entry journal.Entry) error {
+	record, err := metadata.DecodeJournal(entry.Ref, entry.Data)
+	if err != nil {
+		return err
+	}
+	*r.record, r.state, r.last = *record, loadState(record), entry
+	return nil
 }
 
 // save writes the record to the journal.

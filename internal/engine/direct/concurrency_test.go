@@ -28,60 +28,106 @@ func (c *cluster) twoRuns(later time.Duration) (first, second error) {
 }
 
 func TestTwoRunsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.start(request())
+		// Both have read the record before one of them writes it: neither is the
+		// process that has started the backup.
+		c.anew()
+		c.engine.started.Clear()
+		c.journal.gate = newGate(2)
+		first, second := c.twoRuns(0)
+		if first != nil && second != nil || first == nil && second == nil {
+			t.Fatalf("want one winner: %v, %v", first, second)
+		}
+		for _, err := range []error{first, second} {
+			if err != nil {
+				e := failure(t, err, vmbackup.ReasonConflict)
+				if !strings.Contains(e.Hint, "kubectl vmbackup watch b1 -n demo") {
+					t.Errorf("hint %q", e.Hint)
+				}
+			}
+		}
+		c.oneBackup()
+	})
+}
+
+// oneBackup sees that b1 is ready and was made once, with one freeze.
+func (c *cluster) oneBackup() {
+	c.t.Helper()
+	if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Error != nil || got.Consistency != vmbackup.ConsistencyApplication {
+		c.t.Errorf("recorded as %s, %s, error %v", got.Phase, got.Consistency, got.Error)
+	}
+	// The loser neither froze nor thawed the guest of the winner's round.
+	if got := c.log("freeze", "unfreeze"); len(got) != 2 {
+		c.t.Errorf("%v", got)
+	}
+	wantSame(c.t, "VolumeSnapshots", c.names("volumesnapshots"), []string{"b1-volume-web-data", "b1-volume-web-root"})
+	for _, resource := range []string{"volumesnapshotcontents", "snapshots", "backups"} {
+		if got := c.names(resource); len(got) != 2 {
+			c.t.Errorf("%s: %v", resource, got)
+		}
+	}
+	if got := c.files(); len(got) != 4 {
+		c.t.Errorf("files %v", got)
+	}
+}
+
+// A second run that comes at any time lets the first one's round be and goes on from
+// there; whichever ends first, both tell that end.
+func TestRunThatComesLater(t *testing.T) {
 	for name, later := range map[string]time.Duration{
-		"from the start":        0,
-		"while the other waits": time.Second,
+		"while the snapshots are cut":    time.Second,
+		"while the volumes are uploaded": 4 * time.Second,
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
+				c.cutTakes["web-root"], c.cutTakes["web-data"] = 3*time.Second, 3*time.Second
 				c.start(request())
-				if later == 0 {
-					// Both have read the record before one of them writes it: neither is
-					// the process that has started the backup.
-					c.anew()
-					c.engine.started.Clear()
-					c.journal.gate = &sync.WaitGroup{}
-					c.journal.gate.Add(2)
-				}
 				first, second := c.twoRuns(later)
-				c.journal.gate = nil
-				if first != nil && second != nil || first == nil && second == nil {
-					t.Fatalf("want one winner: %v, %v", first, second)
-				}
 				for _, err := range []error{first, second} {
 					if err != nil {
-						e := failure(t, err, vmbackup.ReasonConflict)
-						if !strings.Contains(e.Hint, "kubectl vmbackup watch b1 -n demo") {
-							t.Errorf("hint %q", e.Hint)
-						}
+						wantReason(t, err, vmbackup.ReasonConflict)
 					}
 				}
-				if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Error != nil {
-					t.Errorf("recorded as %s, error %v", got.Phase, got.Error)
+				if first != nil && second != nil {
+					t.Errorf("no run has the backup: %v, %v", first, second)
 				}
-				// The loser neither froze nor thawed the guest of the winner's round.
-				if got := len(c.log("freeze", "unfreeze")); got != 2 {
-					t.Errorf("%v", c.log("freeze", "unfreeze"))
-				}
-				wantSame(t, "VolumeSnapshots", c.names("volumesnapshots"), []string{"b1-volume-web-data", "b1-volume-web-root"})
+				c.oneBackup()
 			})
 		})
 	}
 }
 
-// A second run that comes while the first one waits for its snapshots takes over:
-// it cannot know that the first one still lives.
+// A round that its run has left without a word is not waited for longer than its
+// guest may be frozen.
 func TestRunThatTakesOverARound(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
-		c.cutTakes["web-root"], c.cutTakes["web-data"] = 3*time.Second, 3*time.Second
-		c.start(request())
-		first, second := c.twoRuns(time.Second)
-		wantReason(t, first, vmbackup.ReasonConflict)
+		c.cutTakes["web-root"], c.cutTakes["web-data"] = time.Hour, time.Hour
+		req := request()
+		req.FreezeTimeout = 10 * time.Second
+		c.start(req)
+		var first error
+		var left sync.WaitGroup
+		left.Go(func() { _, first = c.run(t.Context()) })
+		if err := sleep(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		clear(c.cutTakes)
+		began := time.Now()
+		_, second := c.run(t.Context())
 		if second != nil {
 			t.Fatal(second)
 		}
-		if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Error != nil {
-			t.Errorf("recorded as %s, error %v", got.Phase, got.Error)
+		if took := time.Since(began); took < 13*time.Second || took > 25*time.Second {
+			t.Errorf("taken over and ended after %s", took)
+		}
+		left.Wait()
+		// The first run waits for its snapshots, and learns at its own deadline what has become of the backup.
+		if first != nil {
+			wantReason(t, first, vmbackup.ReasonConflict)
+		}
+		if got := c.record(b1).Backup.Status; got.Phase != vmbackup.PhaseReady || got.Consistency != vmbackup.ConsistencyApplication {
+			t.Errorf("recorded as %s, %s", got.Phase, got.Consistency)
 		}
 		wantSame(t, "VolumeSnapshots", c.names("volumesnapshots"), []string{"b1-volume-web-data-2", "b1-volume-web-root-2"})
 		if got := len(c.files()); got != 4 {

@@ -141,7 +141,7 @@ func (e *Engine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts vmb
 	events := flow.NewEvents(sinkOf(opts), "delete/"+ref.String(), e.clock)
 	d.events = events
 	events.Plan(flow.Statuses(steps), "delete backup "+ref.String())
-	err := flow.Run(ctx, steps, false, events, nil)
+	err := flow.Run(ctx, newPatience(events, "run the same command again").steps(steps), false, events, nil)
 	phase := vmbackup.PhaseReady
 	if err != nil {
 		phase = vmbackup.PhaseFailed

@@ -6,10 +6,12 @@ package direct
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -22,6 +24,8 @@ type guest struct {
 	// frozen is true once the guest has agreed to stand still.
 	frozen   bool
 	frozenAt time.Time
+	// until is when the guest has thawed itself for sure.
+	until time.Time
 	// cutAt is when the last snapshot was cut and the thaw began, thawed when the
 	// guest runs again: a thaw that is slow or fails comes after the snapshots.
 	cutAt, thawed time.Time
@@ -58,9 +62,11 @@ func (r *backupRun) freeze(ctx context.Context) (*guest, error) {
 	r.events.Step("snapshot", vmbackup.StateRunning, "freezing the guest's file systems")
 	// From here on the guest may be frozen, whatever the answer is.
 	g.frozenAt = r.engine.clock()
-	if err := r.engine.clients.VMs.Freeze(ctx, vm.Namespace, vm.Name, r.state.FreezeTimeout); err != nil {
+	err = r.engine.clients.VMs.Freeze(ctx, vm.Namespace, vm.Name, r.state.FreezeTimeout)
+	g.until = r.engine.clock().Add(r.state.FreezeTimeout)
+	if err != nil {
 		_ = g.unfreeze(ctx) // the guest thaws itself at its deadline
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || r.freezeAgain(err, require) {
 			return nil, kube.Error(err, "freeze", "VirtualMachine "+vm.String())
 		}
 		if require {
@@ -89,11 +95,42 @@ func (g *guest) thaw(ctx context.Context) {
 	g.run.events.Step("snapshot", vmbackup.StateRunning, fmt.Sprintf("guest thawed after %.2f s", g.thawed.Sub(g.frozenAt).Seconds()))
 }
 
+// freezeAgain reports whether a freeze that failed is worth another round: the API
+// server is away, rather than the guest unable. Where a consistent backup is wanted
+// but not required, KubeVirt's own API is not waited for as long.
+func (r *backupRun) freezeAgain(err error, require bool) bool {
+	if !kube.Away(err) {
+		return false
+	}
+	now := r.engine.clock()
+	if r.freezeMissed.IsZero() {
+		r.freezeMissed = now
+	}
+	return require || now.Sub(r.freezeMissed) < startGrace
+}
+
+// unfreeze tells the guest to thaw until it obeys or has thawed itself.
 func (g *guest) unfreeze(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawDeadline)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), g.until)
 	defer cancel()
 	backup := g.run.backup()
-	return g.run.engine.clients.VMs.Unfreeze(ctx, backup.Metadata.Namespace, backup.Spec.VM)
+	delays := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 2 * time.Second, Steps: math.MaxInt32}
+	told := false
+	for {
+		try, stop := context.WithTimeout(ctx, thawDeadline)
+		err := g.run.engine.clients.VMs.Unfreeze(try, backup.Metadata.Namespace, backup.Spec.VM)
+		stop()
+		if err == nil || apierrors.IsNotFound(err) { // who is gone stands still no more
+			return nil
+		}
+		if !told {
+			told = true
+			g.run.events.Step("snapshot", vmbackup.StateRunning, fmt.Sprintf("the guest is not thawed yet, trying until it thaws itself at %s: %v", g.until.Local().Format(time.TimeOnly), err))
+		}
+		if pause(ctx, delays.Step()) != nil {
+			return err
+		}
+	}
 }
 
 // consistency is what the snapshots promise, and how long the guest stood still

@@ -142,13 +142,14 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 		return nil, err
 	}
 	restore := &record.Restore
-	run := &restoreRun{operation: operation{e, flow.NewEvents(sinkOf(opts), "restore/"+ref.String(), e.clock), entry.Version}, record: record}
+	run := &restoreRun{operation: e.operation(flow.NewEvents(sinkOf(opts), "restore/"+ref.String(), e.clock), entry), record: record}
+	run.operation.adopt = run.adopt
 	if restore.Status.Phase.Done() {
 		run.events.Plan(nil, "restore "+ref.String()+" has ended already")
 		run.events.Result(restore.Status.Phase, asErr(restore.Status.Error), "")
 		return restore, asErr(restore.Status.Error)
 	}
-	steps := run.steps()
+	steps := run.patience.steps(run.steps())
 	run.events.Plan(flow.Statuses(steps), fmt.Sprintf("restore backup %s as VirtualMachine %s/%s (%d volumes)",
 		restore.Spec.Backup, restore.Spec.TargetNamespace, restore.Spec.TargetName, len(restore.Status.Volumes)))
 	for _, w := range restore.Status.Warnings {
@@ -166,6 +167,16 @@ func (r *restoreRun) note(s vmbackup.StepStatus) {
 			steps[i] = s
 		}
 	}
+}
+
+// adopt makes what another run has recorded this run's own.
+func (r *restoreRun) adopt(entry journal.Entry) error {
+	record, err := decodeRestore(entry.Data)
+	if err != nil {
+		return err
+	}
+	*r.record, r.last = *record, entry
+	return nil
 }
 
 // save writes the record to the journal.

@@ -23,7 +23,7 @@ const (
 	// snapshotDeadline is how long a round of snapshots may take. Longhorn cuts
 	// one in a second or two; one that it cannot cut in minutes it will not cut.
 	snapshotDeadline = 5 * time.Minute
-	// thawDeadline is how long an explicit thaw is tried when the run itself ended.
+	// thawDeadline is how long one request to thaw may take; KubeVirt gives up sooner.
 	thawDeadline = 15 * time.Second
 	// snapshotPatience is when a round is slow enough to ask the CSI snapshots why.
 	snapshotPatience = 5 * time.Second
@@ -34,21 +34,33 @@ const (
 // last one. A round that an earlier run did not finish is thrown away, since its
 // disks would be of different moments.
 func (r *backupRun) ensureSnapshots(ctx context.Context) error {
+	if err := r.awaitOtherRound(ctx); err != nil {
+		return err
+	}
 	if r.state.cut() {
 		return nil
 	}
-	// The round is recorded before anything is touched: two rounds never share a
-	// name, and of two runs at once one learns here that it is not alone.
 	broken := r.state.Attempt
-	r.state.Attempt++
-	if err := r.save(ctx); err != nil {
+	if err := r.beginRound(ctx); err != nil {
 		return err
 	}
 	if broken > 0 {
 		if err := r.removeRounds(ctx, broken); err != nil {
 			return err
 		}
+		if err := r.holdRound(ctx); err != nil {
+			return err
+		}
 	}
+	err := r.takeRound(ctx)
+	if err != nil && ctx.Err() != nil {
+		r.giveRoundUp(ctx)
+	}
+	return err
+}
+
+// takeRound takes the round of snapshots that the record announces.
+func (r *backupRun) takeRound(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, snapshotDeadline, errSnapshotDeadline)
 	defer cancel()
 
@@ -86,7 +98,7 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 		}
 		r.warn(fmt.Sprintf("the guest thawed itself after %s, before the last snapshot was cut: the backup is crash consistent", r.state.FreezeTimeout))
 	}
-	r.state.Snapshots = cuts.names()
+	r.state.Snapshots, r.state.FrozenUntil = cuts.names(), nil
 	for i := range status.Volumes {
 		v := &status.Volumes[i]
 		v.VolumeSnapshot = snapshotName(r.backup(), v, r.state.Attempt)

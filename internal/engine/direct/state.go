@@ -22,6 +22,9 @@ type backupState struct {
 	// Attempt counts the rounds of snapshots, from 1: disks that were snapshotted
 	// in two rounds do not fit together, so a broken round is thrown away.
 	Attempt int `json:"attempt,omitempty"`
+	// FrozenUntil is until when the round's guest may stand still at most, nil when
+	// the round was given up: a run that comes in between lets it be.
+	FrozenUntil *time.Time `json:"frozenUntil,omitempty"`
 	// Snapshots are Longhorn's snapshots by the volume's name, once all were cut.
 	Snapshots map[string]string `json:"snapshots,omitempty"`
 	// Leftovers are Longhorn's snapshots of broken rounds, which go, with their

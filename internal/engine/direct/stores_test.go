@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -17,15 +18,43 @@ import (
 type loggedJournal struct {
 	journal.Store
 	api *apiServer
-	// gate holds readers back until as many have come as it counts; nil for no gate.
-	gate *sync.WaitGroup
+	// gate holds readers back; nil for no gate.
+	gate *gate
+	// loses makes every second change lose its answer.
+	loses bool
+	lost  bool
+}
+
+// answer is what comes back of a change that was made.
+func (j *loggedJournal) answer(e journal.Entry, err error) (journal.Entry, error) {
+	if j.lost = j.loses && !j.lost; j.lost && err == nil {
+		return journal.Entry{}, kube.Error(refused(), "write", "record")
+	}
+	return e, err
+}
+
+// gate holds back who comes until as many have come as it misses, and is open then.
+type gate struct {
+	mu     sync.Mutex
+	misses int
+	open   chan struct{}
+}
+
+func newGate(misses int) *gate { return &gate{misses: misses, open: make(chan struct{})} }
+
+func (g *gate) pass() {
+	g.mu.Lock()
+	if g.misses--; g.misses == 0 {
+		close(g.open)
+	}
+	g.mu.Unlock()
+	<-g.open
 }
 
 func (j *loggedJournal) Get(ctx context.Context, kind journal.Kind, ref vmbackup.Ref) (journal.Entry, error) {
 	e, err := j.Store.Get(ctx, kind, ref)
 	if j.gate != nil {
-		j.gate.Done()
-		j.gate.Wait()
+		j.gate.pass()
 	}
 	return e, err
 }
@@ -34,14 +63,14 @@ func (j *loggedJournal) Create(ctx context.Context, e journal.Entry) (journal.En
 	if err := j.api.note("create", "journal", e.Ref.Namespace, e.Ref.Name, false); err != nil {
 		return journal.Entry{}, err
 	}
-	return j.Store.Create(ctx, e)
+	return j.answer(j.Store.Create(ctx, e))
 }
 
 func (j *loggedJournal) Update(ctx context.Context, e journal.Entry) (journal.Entry, error) {
 	if err := j.api.note("update", "journal", e.Ref.Namespace, e.Ref.Name, false); err != nil {
 		return journal.Entry{}, err
 	}
-	return j.Store.Update(ctx, e)
+	return j.answer(j.Store.Update(ctx, e))
 }
 
 func (j *loggedJournal) Delete(ctx context.Context, kind journal.Kind, ref vmbackup.Ref) error {

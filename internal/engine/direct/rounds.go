@@ -1,0 +1,103 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+const (
+	// roundMargin is how long a round may take beside the freeze.
+	roundMargin = 5 * time.Second
+	// giveUpDeadline is how long a run that ends may take to record it.
+	giveUpDeadline = 5 * time.Second
+)
+
+// roundTakes is how long a round of snapshots may be under way: as long as the guest
+// is frozen at most.
+func (r *backupRun) roundTakes() time.Duration {
+	if r.backup().Spec.Quiesce == vmbackup.QuiesceSkip {
+		return roundMargin
+	}
+	return r.state.FreezeTimeout + roundMargin
+}
+
+// beginRound records a round before anything is touched: two rounds never share a
+// name, of two runs at once one learns here that it is not alone, and whoever comes
+// while the guest is frozen knows it.
+func (r *backupRun) beginRound(ctx context.Context) error {
+	r.state.Attempt++
+	if err := r.recordRound(ctx); err != nil {
+		r.state.Attempt-- // nobody knows of it
+		return err
+	}
+	r.ownRound = true
+	return nil
+}
+
+// holdRound records the round anew where what came before has used its time up.
+func (r *backupRun) holdRound(ctx context.Context) error {
+	if until := r.state.FrozenUntil; until != nil && until.Sub(r.engine.clock()) >= r.roundTakes()-roundMargin/2 {
+		return nil
+	}
+	return r.recordRound(ctx)
+}
+
+func (r *backupRun) recordRound(ctx context.Context) error {
+	until := r.engine.clock().UTC().Add(r.roundTakes())
+	r.state.FrozenUntil = &until
+	return r.save(ctx)
+}
+
+// giveRoundUp records that an interrupted round is over and its guest thawed, so that
+// the next run need not wait for it. Where it fails, that one waits.
+func (r *backupRun) giveRoundUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpDeadline)
+	defer cancel()
+	r.state.FrozenUntil = nil
+	_ = r.save(ctx)
+}
+
+// awaitOtherRound waits while a round of another run may be under way: until that one
+// has recorded it, and this run goes on from there, or until its guest has thawed
+// itself, and the round is a broken one.
+func (r *backupRun) awaitOtherRound(ctx context.Context) error {
+	until := r.state.FrozenUntil
+	if r.ownRound || r.state.cut() || until == nil {
+		return nil
+	}
+	// The other machine's clock may be wrong, and its round takes no longer for that.
+	left := min(until.Sub(r.engine.clock()), r.roundTakes())
+	if left <= 0 {
+		return nil
+	}
+	r.events.Step("snapshot", vmbackup.StateRunning, fmt.Sprintf(
+		"an earlier run may have the guest frozen for %s more; waiting until it has its snapshots, or the guest has thawed itself", left.Round(time.Second)))
+	waiting, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	err := r.engine.journal.Watch(waiting, journal.KindBackup, r.backup().Ref(), func(entry journal.Entry) (bool, error) {
+		record, err := metadata.DecodeJournal(entry.Ref, entry.Data)
+		if err != nil {
+			return false, err
+		}
+		state := loadState(record)
+		if !state.cut() && state.FrozenUntil != nil && !record.Backup.Status.Phase.Done() {
+			return false, nil
+		}
+		return true, r.adopt(entry)
+	})
+	switch {
+	case ctx.Err() != nil || err != nil && waiting.Err() == nil:
+		return err
+	case r.backup().Status.Phase.Done():
+		return vmbackup.Errorf(vmbackup.ReasonConflict, "another run has ended backup %s", r.backup().Ref())
+	}
+	return nil
+}
