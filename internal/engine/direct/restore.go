@@ -171,7 +171,7 @@ func (r *restoreRun) note(s vmbackup.StepStatus) {
 
 // adopt makes what another run has recorded this run's own.
 func (r *restoreRun) adopt(entry journal.Entry) error {
-	record, err := decodeRestore(entry.Data)
+	record, err := decodeRestore(entry.Ref, entry.Data)
 	if err != nil {
 		return err
 	}
