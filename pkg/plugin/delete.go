@@ -35,8 +35,14 @@ func (g *globals) newDelete() *cobra.Command {
 snapshots, and the record in the cluster.
 
 What goes is shown first and has to be confirmed, on the terminal or with --yes.
-That the data is gone is checked on the target. Blocks that other backups share
-stay.`,
+For the last Ready backup of a machine its name has to be typed. A backup that
+failed, is half made or cannot be read can always be deleted; one that runs is
+stopped.
+
+Before anything is removed, the backup is looked for on the target: against an
+empty target, or another one, nothing is deleted. That the data is gone is then
+seen there too. Blocks that other backups share stay. A deletion that was
+interrupted is finished by the same command.`,
 		Example: `
 # Delete a backup, after it was shown and confirmed
 kubectl vmbackup delete web-20260102-030405
@@ -117,7 +123,7 @@ func (o *deleteOptions) execute(ctx context.Context) error {
 		return nil
 	}
 	if !o.yes {
-		if err := o.confirm(ctx, len(plans)); err != nil {
+		if err := o.confirm(ctx, plans); err != nil {
 			return err
 		}
 	}
@@ -175,44 +181,77 @@ func (o *deleteOptions) showPlans(plans []*vmbackup.DeletePlan) error {
 		if _, err := fmt.Fprintf(terminal.Writer, "%s\n\n", what); err != nil {
 			return err
 		}
-		if err := render.Plan(terminal.Writer, p.Objects, nil, p.Warnings, terminal.Options(o.clock())); err != nil {
+		warnings := p.Warnings
+		if isLast(p, plans) {
+			warnings = append(slices.Clone(warnings), fmt.Sprintf("no other Ready backup of VirtualMachine %s is left then", p.Backup.Spec.VM))
+		}
+		if err := render.Plan(terminal.Writer, p.Objects, nil, warnings, terminal.Options(o.clock())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// isLast reports whether no Ready backup of its machine is left when all the plans are done.
+func isLast(p *vmbackup.DeletePlan, plans []*vmbackup.DeletePlan) bool {
+	left := slices.DeleteFunc(slices.Clone(p.OtherReady), func(ref vmbackup.Ref) bool {
+		return slices.ContainsFunc(plans, func(other *vmbackup.DeletePlan) bool { return other.Request.Backup == ref })
+	})
+	return len(left) == 0 && (p.LastReady || len(p.OtherReady) > 0)
+}
+
 // confirm asks on a terminal, and refuses where nobody can answer.
-func (o *deleteOptions) confirm(ctx context.Context, n int) error {
+func (o *deleteOptions) confirm(ctx context.Context, plans []*vmbackup.DeletePlan) error {
 	what := "this backup"
-	if n > 1 {
-		what = fmt.Sprintf("these %d backups", n)
+	if len(plans) > 1 {
+		what = fmt.Sprintf("these %d backups", len(plans))
 	}
 	if !o.facts(o.streams.ErrOut).TTY || !o.answers(o.streams.In) {
 		return vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "deleting %s has to be confirmed, and there is no terminal to ask on; nothing was deleted", what).
 			AsPreflight().WithHint("confirm with --yes")
 	}
-	if _, err := fmt.Fprintf(o.streams.ErrOut, "\nDelete %s for good? [y/N] ", what); err != nil {
-		return err
-	}
-	answers := make(chan string, 1)
-	go func() {
-		// What was read before an error, or the end of the input, is the answer.
-		answer, _ := bufio.NewReader(o.streams.In).ReadString('\n')
-		answers <- answer
-	}()
-	select {
-	case <-ctx.Done(): // a read from a terminal cannot be ended
-		_, err := fmt.Fprintln(o.streams.ErrOut)
+	answers := bufio.NewReader(o.streams.In)
+	last := slices.DeleteFunc(slices.Clone(plans), func(p *vmbackup.DeletePlan) bool { return !isLast(p, plans) })
+	if len(last) < len(plans) {
+		answer, err := o.ask(ctx, answers, fmt.Sprintf("Delete %s for good? [y/N] ", what))
 		if err != nil {
 			return err
 		}
-		return vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; nothing was deleted").AsPreflight()
-	case answer := <-answers:
-		switch strings.ToLower(strings.TrimSpace(answer)) {
-		case "y", "yes":
-			return nil
+		if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
+			return vmbackup.Errorf(vmbackup.ReasonCanceled, "not confirmed; nothing was deleted").AsPreflight()
 		}
-		return vmbackup.Errorf(vmbackup.ReasonCanceled, "not confirmed; nothing was deleted").AsPreflight()
+	}
+	for _, p := range last {
+		name := p.Request.Backup.Name
+		answer, err := o.ask(ctx, answers, fmt.Sprintf("No Ready backup of VirtualMachine %s is left without %s.\nType its name to delete it for good: ", p.Backup.Spec.VM, name))
+		if err != nil {
+			return err
+		}
+		if answer != name {
+			return vmbackup.Errorf(vmbackup.ReasonCanceled, "not confirmed: %q is not the name of the backup, %s; nothing was deleted", answer, name).AsPreflight()
+		}
+	}
+	return nil
+}
+
+// ask asks one question and returns the answer without the blanks around it.
+func (o *deleteOptions) ask(ctx context.Context, answers *bufio.Reader, question string) (string, error) {
+	if _, err := fmt.Fprintf(o.streams.ErrOut, "\n%s", question); err != nil {
+		return "", err
+	}
+	read := make(chan string, 1)
+	go func() {
+		// What was read before an error, or the end of the input, is the answer.
+		answer, _ := answers.ReadString('\n')
+		read <- answer
+	}()
+	select {
+	case <-ctx.Done(): // a read from a terminal cannot be ended
+		if _, err := fmt.Fprintln(o.streams.ErrOut); err != nil {
+			return "", err
+		}
+		return "", vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; nothing was deleted").AsPreflight()
+	case answer := <-read:
+		return strings.TrimSpace(answer), nil
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
 func TestDeleteAsks(t *testing.T) {
@@ -56,6 +58,48 @@ func TestDeleteAsksOnceForSeveral(t *testing.T) {
 	r.tty, r.answer = true, strings.NewReader("y\n")
 	r.run("delete", "web-1", "web-2", "--progress=none").contains(t, exitDone, "Delete these 2 backups for good? [y/N] ",
 		"backup.vmbackup.io/web-1 deleted\nbackup.vmbackup.io/web-2 deleted\n")
+}
+
+// The last Ready backup of a machine goes only when its name is typed.
+func TestLastBackupNeedsItsName(t *testing.T) {
+	shop := func(names ...string) (refs []vmbackup.Ref) {
+		for _, name := range names {
+			refs = append(refs, vmbackup.Ref{Namespace: "shop", Name: name})
+		}
+		return refs
+	}
+	for _, tt := range []struct {
+		name, answer string
+		others       map[string][]vmbackup.Ref
+		backups      []string
+		code         int
+		told         []string
+	}{
+		{"its name", "web-1\n", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitDone,
+			[]string{"warning: no other Ready backup of VirtualMachine web is left then", "Type its name to delete it for good: "}},
+		{"yes", "yes\n", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitRefused,
+			[]string{`error: not confirmed: "yes" is not the name of the backup, web-1; nothing was deleted`}},
+		{"nothing", "", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitRefused, []string{"nothing was deleted"}},
+		{"both of two", "web-1\nweb-2\n", map[string][]vmbackup.Ref{"web-1": shop("web-2"), "web-2": shop("web-1")}, []string{"web-1", "web-2"}, exitDone,
+			[]string{"left without web-1", "left without web-2"}},
+		{"both, and one name", "web-1\ny\n", map[string][]vmbackup.Ref{"web-1": shop("web-2"), "web-2": shop("web-1")}, []string{"web-1", "web-2"}, exitRefused, nil},
+		{"one of three", "y\n", map[string][]vmbackup.Ref{"web-1": shop("web-2", "web-3")}, []string{"web-1"}, exitDone, nil},
+		{"the last of one, one of another", "y\ndb-1\n", map[string][]vmbackup.Ref{"db-1": nil, "web-1": shop("web-2")}, []string{"web-1", "db-1"}, exitDone, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			r.tty, r.answer, r.env["NO_COLOR"], r.width = true, strings.NewReader(tt.answer), "1", 200
+			r.engine.others = tt.others
+			got := r.run(append([]string{"delete", "--progress=none"}, tt.backups...)...)
+			got.contains(t, tt.code, tt.told...)
+			if deleted := len(r.engine.changes()) == len(tt.backups); deleted != (tt.code == exitDone) {
+				t.Errorf("calls %q", r.engine.changes())
+			}
+		})
+	}
+	r := newRig(t)
+	r.engine.others = map[string][]vmbackup.Ref{"web-1": nil}
+	r.run("delete", "web-1", "--yes", "--progress=none").contains(t, exitDone, "warning: no other Ready backup", "backup.vmbackup.io/web-1 deleted")
 }
 
 func TestInterruptEndsTheQuestion(t *testing.T) {

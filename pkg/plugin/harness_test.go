@@ -270,6 +270,9 @@ type fakeEngine struct {
 	errs map[string]error
 	// warned is the warning of every backup and restore.
 	warned string
+	// others are the other Ready backups of a machine, by the backup to be deleted;
+	// one that is not here has another one.
+	others map[string][]vmbackup.Ref
 	// during runs within RunBackup, RunRestore and Delete, and in place of the end of Follow.
 	during func(ctx context.Context, call string) error
 	// planning runs within PlanBackup.
@@ -412,8 +415,12 @@ func (e *fakeEngine) PlanDelete(_ context.Context, req vmbackup.DeleteRequest) (
 	if err := e.call("plan delete " + req.Backup.String()); err != nil {
 		return nil, err
 	}
+	others, known := e.others[req.Backup.Name]
+	if !known {
+		others = []vmbackup.Ref{{Namespace: "shop", Name: "web-0"}}
+	}
 	return &vmbackup.DeletePlan{
-		Request: req, Backup: backup(req.Backup.String(), "web", 1), Bytes: 3 << 20,
+		Request: req, Backup: backup(req.Backup.String(), "web", 1), Bytes: 3 << 20, OtherReady: others, LastReady: len(others) == 0,
 		Objects: []vmbackup.PlannedObject{{Action: vmbackup.ActionDelete, Kind: vmbackup.KindFile, Name: "harvester/vmbackups/" + req.Backup.String() + ".cfg"}},
 	}, nil
 }

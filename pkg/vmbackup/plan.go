@@ -61,7 +61,9 @@ type DeletePlan struct {
 	Bytes int64
 	// LastReady is true for the only Ready backup that is known of its machine.
 	LastReady bool
-	Warnings  []string
+	// OtherReady are the machine's other Ready backups.
+	OtherReady []Ref
+	Warnings   []string
 	// State is the engine's own knowledge, carried from plan to deletion.
 	State any
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,7 +103,10 @@ func (s *suite) testDelete(t *testing.T) {
 	}
 	s.present(t, first)
 
-	s.want(t, 0, "delete", "first", "-n", m.namespace, "--yes")
+	got := s.want(t, 0, "delete", "first", "-n", m.namespace, "--yes", "--progress", "plain")
+	if !strings.Contains(got.stderr, "gone from s3://") || strings.Contains(got.stderr, "no other Ready backup") {
+		t.Errorf("says not what was seen: %s", got)
+	}
 	s.absent(t, first)
 	s.present(t, second)
 	s.refused(t, []string{"first"}, "restore", "first", "-n", m.namespace, "--to-name", "lost")
@@ -118,8 +122,22 @@ func (s *suite) testDelete(t *testing.T) {
 	if got := s.want(t, 0, "list", "-n", m.namespace, "--from", "target", "-o", "jsonpath={.items[*].metadata.name} {.items[*].status.phase}"); got.stdout != "second Ready" {
 		t.Errorf("on the target: %s", got)
 	}
-	s.want(t, 0, "delete", "second", "-n", m.namespace, "--from", "target", "--yes")
+	got = s.want(t, 0, "delete", "second", "-n", m.namespace, "--from", "target", "--yes")
+	if !strings.Contains(got.stderr, "no other Ready backup") {
+		t.Errorf("does not say that it is the last one: %s", got)
+	}
 	s.absent(t, second)
+
+	// A deletion killed half way is finished by the same command.
+	third := s.backup(t, 0, "create", "app", "-n", m.namespace, "--name", "third")
+	p := s.start(t, "delete", "third", "-n", m.namespace, "--yes")
+	p.until(t, "the data", atStep("backups"))
+	p.end(t, syscall.SIGKILL)
+	if left := s.backup(t, 0, "describe", "third", "-n", m.namespace, "--from", "cluster"); left.Status.Ready || left.Status.Error == nil {
+		t.Errorf("half deleted: %+v", left.Status)
+	}
+	s.want(t, 0, "delete", "third", "-n", m.namespace, "--yes")
+	s.absent(t, third)
 }
 
 // present sees all parts of a backup on the target.

@@ -89,6 +89,13 @@ func (s *apiServer) fail(verb, resource string, err func(name string) error) {
 	s.faults = append(s.faults, fault{verb, resource, err})
 }
 
+// mend lets every request pass again.
+func (s *apiServer) mend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 // note writes a request down and returns the error that a test wants for it.
 func (s *apiServer) note(verb, resource, namespace, name string, dryRun bool) error {
 	s.mu.Lock()

@@ -47,9 +47,9 @@ func entryOf(record *metadata.Record) (journal.Entry, error) {
 	}
 	return journal.Entry{
 		Kind: journal.KindBackup, Ref: record.Backup.Ref(), Data: data,
-		Labels: map[string]string{
+		Labels: loadState(record).Fate.marked(map[string]string{
 			journal.LabelVM: record.Backup.Spec.VM, journal.LabelPhase: string(record.Backup.Status.Phase), LabelOperation: record.Operation,
-		},
+		}),
 	}, nil
 }
 
@@ -72,12 +72,16 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
 		return backup, asErr(backup.Status.Error)
 	}
+	if f := run.state.Fate; f != "" {
+		return backup, preflight(f.stops(journal.KindBackup, ref))
+	}
 	steps := run.patience.steps(run.steps())
 	events.Plan(flow.Statuses(steps), fmt.Sprintf("back up VirtualMachine %s/%s (%d volumes)", ref.Namespace, backup.Spec.VM, len(backup.Status.Volumes)))
 	for _, w := range backup.Status.Warnings {
 		events.Warning(w)
 	}
-	err = flow.Run(ctx, steps, opts.NoWait, events, nil)
+	running, heard := run.heed(ctx, journal.KindBackup, ref)
+	err = heard(flow.Run(running, steps, opts.NoWait, events, nil))
 	return backup, run.finish(ctx, err)
 }
 

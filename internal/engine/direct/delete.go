@@ -27,97 +27,6 @@ import (
 // deleteDeadline is how long Longhorn may take to remove a backup's blocks.
 const deleteDeadline = 10 * time.Minute
 
-// deletePlan is the engine's own part of a vmbackup.DeletePlan.
-type deletePlan struct {
-	record    *metadata.Record
-	journaled bool
-	// version is the record's in the journal.
-	version string
-	// snapshots are Longhorn's snapshots that the backup made, by name.
-	snapshots []string
-}
-
-// PlanDelete says what deleting a backup removes. A backup that never got ready
-// can be deleted too.
-func (e *Engine) PlanDelete(ctx context.Context, req vmbackup.DeleteRequest) (*vmbackup.DeletePlan, error) {
-	if err := req.Validate(); err != nil {
-		return nil, err
-	}
-	plan, err := e.planDelete(ctx, req)
-	return plan, preflight(err)
-}
-
-func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*vmbackup.DeletePlan, error) {
-	record, err := e.records.Record(ctx, req.Backup, req.From)
-	if err != nil {
-		return nil, err
-	}
-	backup := &record.Backup
-	foundOn(backup, req.Target)
-	own := &deletePlan{record: record}
-	plan := &vmbackup.DeletePlan{Request: req, Backup: backup, State: own}
-	remove := func(api, kind, namespace, name, note string) {
-		plan.Objects = append(plan.Objects, vmbackup.PlannedObject{Action: vmbackup.ActionDelete, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
-	}
-
-	state := loadState(record)
-	if record.Operation != "" {
-		uids, existing, err := e.madeSnapshots(ctx, record, state.Attempt)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range existing {
-			remove(snapshotAPI, "VolumeSnapshot", s.Namespace, s.Name, "and its VolumeSnapshotContent")
-		}
-		for _, uid := range uids {
-			own.snapshots = append(own.snapshots, longhornSnapshot(uid))
-		}
-	}
-	for _, name := range slices.Concat(state.Leftovers, slices.Collect(maps.Values(state.Snapshots))) {
-		if !slices.Contains(own.snapshots, name) {
-			own.snapshots = append(own.snapshots, name)
-		}
-	}
-	slices.Sort(own.snapshots)
-	if !req.KeepData {
-		planDataDeletion(plan, own, remove)
-	}
-	entry, err := e.journal.Get(ctx, journal.KindBackup, req.Backup)
-	switch {
-	case err == nil:
-		own.journaled, own.version = true, entry.Version
-		remove("v1", "Secret", req.Backup.Namespace, journal.SecretName(journal.KindBackup, req.Backup), "the backup's record")
-	case vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound:
-		return nil, err
-	}
-	return plan, nil
-}
-
-// planDataDeletion lists what holds the backup's data: Longhorn's backups and
-// snapshots, and the files on the target.
-func planDataDeletion(plan *vmbackup.DeletePlan, own *deletePlan, remove func(api, kind, namespace, name, note string)) {
-	backup := plan.Backup
-	if backup.Spec.Type == vmbackup.TypeBackup {
-		for i := range backup.Status.Volumes {
-			v := &backup.Status.Volumes[i]
-			note := fmt.Sprintf("volume %s, on target %s", v.Name, backup.Spec.Target)
-			if v.LonghornBackup == "" {
-				remove(longhornAPI, "Backup", kube.LonghornNamespace, "(of "+v.LonghornVolume+")", note+", if it was begun")
-				continue
-			}
-			remove(longhornAPI, "Backup", kube.LonghornNamespace, v.LonghornBackup, note)
-			plan.Bytes += v.UploadedBytes
-		}
-		plan.Warnings = append(plan.Warnings, "blocks that other backups of the same volumes share stay on the target")
-		for _, key := range []string{metadata.HarvesterBackupKey(plan.Request.Backup), metadata.RecordKey(plan.Request.Backup)} {
-			remove("", vmbackup.KindFile, "", key, "on target "+backup.Spec.Target)
-		}
-	}
-	for _, name := range own.snapshots {
-		remove(longhornAPI, "Snapshot", kube.LonghornNamespace, name, "")
-	}
-}
-
 // Delete removes what the plan names, the record last: an interrupted deletion is
 // run again by the same command.
 func (e *Engine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts vmbackup.RunOptions) error {
@@ -126,20 +35,14 @@ func (e *Engine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts vmb
 		return vmbackup.Errorf(vmbackup.ReasonInternal, "the plan to delete backup %s was not made by this engine", plan.Request.Backup)
 	}
 	ref := plan.Request.Backup
-	d := &deletion{engine: e, plan: plan, own: own}
-	steps := []flow.Step{{ID: "snapshots", Title: "Remove the CSI snapshots", Ensure: d.snapshots}}
-	if !plan.Request.KeepData {
-		if plan.Backup.Spec.Type == vmbackup.TypeBackup {
-			steps = append(steps,
-				flow.Step{ID: "backups", Title: "Remove the Longhorn backups and their data", Ensure: d.backups},
-				flow.Step{ID: "files", Title: "Remove the description from the target", Ensure: d.files})
-		}
-		steps = append(steps, flow.Step{ID: "longhorn-snapshots", Title: "Remove Longhorn's snapshots", Ensure: d.longhornSnapshots})
-	}
-	steps = append(steps, flow.Step{ID: "record", Title: "Remove the record", Ensure: d.record})
-
 	events := flow.NewEvents(sinkOf(opts), "delete/"+ref.String(), e.clock)
-	d.events = events
+	d := &deletion{engine: e, events: events, request: plan.Request, own: own, fate: fateDelete}
+	var steps []flow.Step
+	if own.journaled {
+		steps = append(steps, flow.Step{ID: "mark", Title: "Mark the backup as being deleted", Ensure: d.mark})
+	}
+	steps = append(steps, d.removal(plan.Backup.Spec.Type)...)
+	steps = append(steps, flow.Step{ID: "record", Title: "Remove the record", Ensure: d.record})
 	events.Plan(flow.Statuses(steps), "delete backup "+ref.String())
 	err := flow.Run(ctx, newPatience(events, "run the same command again").steps(steps), false, events, nil)
 	phase := vmbackup.PhaseReady
@@ -150,33 +53,127 @@ func (e *Engine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts vmb
 	return err
 }
 
-// deletion is one run of a deletion.
+// deletion is one run of the removal of what a backup has made.
 type deletion struct {
-	engine *Engine
-	events *flow.Events
-	plan   *vmbackup.DeletePlan
-	own    *deletePlan
+	engine  *Engine
+	events  *flow.Events
+	request vmbackup.DeleteRequest
+	own     *deletePlan
+	// fate is why it is removed.
+	fate fate
 }
 
-func (d *deletion) snapshots(ctx context.Context) error {
-	if d.own.record.Operation == "" {
-		return nil
+func (d *deletion) backup() *vmbackup.Backup { return &d.own.record.Backup }
+
+// removal are the steps that remove everything but the record, the description
+// after the data: as long as something is there, it can be found.
+func (d *deletion) removal(kind vmbackup.BackupType) []flow.Step {
+	steps := []flow.Step{{ID: "snapshots", Title: "Remove the CSI snapshots", Ensure: d.snapshots}}
+	if d.request.KeepData {
+		return steps
 	}
-	state := loadState(d.own.record)
-	return d.engine.removeSnapshots(ctx, d.own.record, state.Attempt, func(snapshots []string) error {
-		if !d.own.journaled || !state.remember(snapshots) {
-			return nil
+	if kind == vmbackup.TypeBackup {
+		steps = append(steps,
+			flow.Step{ID: "backups", Title: "Remove the Longhorn backups and see their data gone", Ensure: d.backups},
+			flow.Step{ID: "files", Title: "Remove the description from the target", Ensure: d.files})
+	}
+	return append(steps, flow.Step{ID: "longhorn-snapshots", Title: "Remove Longhorn's snapshots", Ensure: d.longhornSnapshots})
+}
+
+// mark writes into the record that the backup goes, before anything of it does.
+// From then on it is not taken for whole, a run of it stops, and a deletion that is
+// killed goes on where it stood when it is asked for again.
+func (d *deletion) mark(ctx context.Context) error {
+	for {
+		entry, err := d.engine.journal.Get(ctx, journal.KindBackup, d.request.Backup)
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound && d.fate == fateDelete {
+			return nil // somebody else was faster; what is left of it is removed
 		}
-		state.store(d.own.record)
-		entry, err := entryOf(d.own.record)
 		if err != nil {
 			return err
 		}
-		entry.Version = d.own.version
-		entry, err = d.engine.journal.Update(ctx, entry)
-		d.own.version = entry.Version
+		if entry.Labels[LabelOperation] != journal.LabelValue(d.own.record.Operation) {
+			return vmbackup.Errorf(vmbackup.ReasonConflict, "backup %s is another one by now than the one that was shown; nothing was removed", d.request.Backup).
+				WithHint("look at it, and run the same command again")
+		}
+		marked, err := d.markedEntry(entry)
+		if err != nil {
+			return err
+		}
+		marked, err = d.engine.journal.Update(ctx, marked)
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonConflict {
+			continue // a run of the backup has written meanwhile; it stops at the mark
+		}
+		if d.own.readable {
+			d.own.version = marked.Version
+		}
 		return err
-	})
+	}
+}
+
+// markedEntry is the entry with the mark. The plan's view of the backup becomes the
+// entry's, which may be newer.
+func (d *deletion) markedEntry(entry journal.Entry) (journal.Entry, error) {
+	record, err := metadata.DecodeJournal(entry.Ref, entry.Data)
+	if err != nil {
+		// It cannot be read, and stays as it is below its mark.
+		entry.Labels = d.fate.marked(entry.Labels)
+		return entry, nil
+	}
+	if d.fate == fateDelete && !d.request.KeepData {
+		d.tellDeletion(&record.Backup)
+	}
+	foundOn(&record.Backup, d.request.Target)
+	state := loadState(record)
+	state.Fate = d.fate
+	state.store(record)
+	d.own.record, d.own.readable = record, true
+	marked, err := entryOf(record)
+	marked.Version = entry.Version
+	return marked, err
+}
+
+// tellDeletion has the backup say what became of it, should the deletion be
+// interrupted and not be run again.
+func (d *deletion) tellDeletion(b *vmbackup.Backup) {
+	status := &b.Status
+	if status.Phase == vmbackup.PhaseFailed || status.Phase == vmbackup.PhaseCanceled {
+		return
+	}
+	status.Phase, status.Ready = vmbackup.PhaseIncomplete, false
+	status.Error = vmbackup.Errorf(vmbackup.ReasonDataLost, "the deletion of backup %s has begun and is not done; its data is not whole any more", b.Ref()).
+		WithHint("finish it with: kubectl vmbackup delete %s -n %s", b.Metadata.Name, b.Metadata.Namespace)
+}
+
+func (d *deletion) snapshots(ctx context.Context) error {
+	names, _, err := d.engine.snapshotsMade(ctx, d.own.record)
+	if err != nil {
+		return err
+	}
+	names = append(names, d.own.snapshots...)
+	slices.Sort(names)
+	d.own.snapshots = slices.Compact(names)
+	if d.own.record.Operation == "" {
+		return nil
+	}
+	return d.engine.removeSnapshots(ctx, d.own.record, loadState(d.own.record).Attempt, func(snapshots []string) error { return d.remember(ctx, snapshots) })
+}
+
+// remember records Longhorn's snapshots that only what goes now leads to.
+func (d *deletion) remember(ctx context.Context, snapshots []string) error {
+	state := loadState(d.own.record)
+	if d.own.version == "" || !state.remember(snapshots) {
+		return nil
+	}
+	state.store(d.own.record)
+	entry, err := entryOf(d.own.record)
+	if err != nil {
+		return err
+	}
+	entry.Version = d.own.version
+	entry, err = d.engine.journal.Update(ctx, entry)
+	d.own.version = entry.Version
+	return err
 }
 
 // backups deletes Longhorn's Backups, which removes their data, and then sees on
@@ -195,7 +192,7 @@ var errDeleteDeadline = vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longh
 	WithHint("look at the target in Longhorn: kubectl get backuptargets.longhorn.io -n %s; then run the same command again", kube.LonghornNamespace)
 
 func (d *deletion) removeBackups(ctx context.Context) error {
-	backup := d.plan.Backup
+	backup := d.backup()
 	store, err := d.engine.target(ctx, backup.Spec.Target)
 	if err != nil {
 		return err
@@ -208,10 +205,20 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 	if err != nil {
 		return kube.Error(err, "list", "Backups of Longhorn")
 	}
+	// keys are the files on the target by which a backup is there.
+	keys := map[string]bool{}
+	for _, v := range backup.Status.Volumes {
+		if v.LonghornBackup != "" {
+			keys[target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)] = true
+		}
+	}
 	var removed []longhornv1.Backup
 	for _, b := range list.Items {
 		if !d.owns(&b) {
 			continue
+		}
+		if volume := volumeOf(&b); volume != "" {
+			keys[target.BackupConfigKey(volume, b.Name)] = true
 		}
 		if err := client.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
@@ -223,19 +230,31 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, v := range backup.Status.Volumes {
-		if v.LonghornBackup == "" {
-			continue
-		}
-		key := target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)
+	return d.seeGone(ctx, store, slices.Sorted(maps.Keys(keys)))
+}
+
+// volumeOf is the Longhorn volume that a backup is of.
+func volumeOf(b *longhornv1.Backup) string {
+	if b.Status.VolumeName != "" {
+		return b.Status.VolumeName
+	}
+	return b.Labels["backup-volume"]
+}
+
+// seeGone looks on the target itself: what Longhorn says of its deletion is not enough.
+func (d *deletion) seeGone(ctx context.Context, store target.Store, keys []string) error {
+	for _, key := range keys {
 		_, err := store.Stat(ctx, key)
 		if err == nil {
-			return vmbackup.Errorf(vmbackup.ReasonInternal, "Longhorn says that backup %s of volume %s is deleted, but %s still holds %s", v.LonghornBackup, v.Name, store, key).
+			return vmbackup.Errorf(vmbackup.ReasonInternal, "Longhorn says that it has deleted the data of backup %s, but %s still holds %s", d.request.Backup, store, key).
 				WithHint("the backup's description is kept; run the same command again once Longhorn has listed the target anew")
 		}
 		if vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
 			return err
 		}
+	}
+	if len(keys) > 0 {
+		d.events.Step("backups", vmbackup.StateRunning, fmt.Sprintf("gone from %s: the data of %d volumes (blocks that other backups share stay)", store, len(keys)))
 	}
 	return nil
 }
@@ -264,19 +283,19 @@ func (e *Engine) relist(ctx context.Context, backup *vmbackup.Backup, store targ
 
 // owns reports whether a Longhorn Backup belongs to the deleted backup.
 func (d *deletion) owns(b *longhornv1.Backup) bool {
-	if slices.ContainsFunc(d.plan.Backup.Status.Volumes, func(v vmbackup.BackupVolume) bool { return v.LonghornBackup == b.Name }) {
+	if slices.ContainsFunc(d.backup().Status.Volumes, func(v vmbackup.BackupVolume) bool { return v.LonghornBackup == b.Name }) {
 		return true
 	}
 	return slices.ContainsFunc(d.own.snapshots, func(name string) bool { return isOf(b, name) })
 }
 
 func (d *deletion) files(ctx context.Context) error {
-	store, err := d.engine.target(ctx, d.plan.Backup.Spec.Target)
+	store, err := d.engine.target(ctx, d.backup().Spec.Target)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, key := range []string{metadata.HarvesterBackupKey(d.plan.Request.Backup), metadata.RecordKey(d.plan.Request.Backup)} {
+	for _, key := range descriptionKeys(d.request.Backup) {
 		group.Go(func() error { return store.Delete(ctx, key) })
 	}
 	return group.Wait()
@@ -298,5 +317,5 @@ func (d *deletion) record(ctx context.Context) error {
 	if !d.own.journaled {
 		return nil
 	}
-	return d.engine.journal.Delete(ctx, journal.KindBackup, d.plan.Request.Backup)
+	return d.engine.journal.Delete(ctx, journal.KindBackup, d.request.Backup)
 }

@@ -88,7 +88,7 @@ func TestDeleteRemovesEverything(t *testing.T) {
 			t.Error("the description goes before the data")
 		}
 		wantSame(t, "steps", slices.Compact(c.events.told(vmbackup.EventStep, vmbackup.EventResult)), []string{
-			"step snapshots Running", "step snapshots Ready", "step backups Running", "step backups Ready",
+			"step mark Running", "step mark Ready", "step snapshots Running", "step snapshots Ready", "step backups Running", "step backups Ready",
 			"step files Running", "step files Ready", "step longhorn-snapshots Running", "step longhorn-snapshots Ready",
 			"step record Running", "step record Ready", "result Ready",
 		})

@@ -38,9 +38,12 @@ const (
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 )
 
-// Records finds the full record of a backup, wherever it lies.
+// Records finds backups, wherever they lie.
 type Records interface {
+	// Record is the full record of one backup.
 	Record(ctx context.Context, ref vmbackup.Ref, source vmbackup.Source) (*metadata.Record, error)
+	// Backups lists; what could not be read comes back as warnings.
+	Backups(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Backup, []string, error)
 }
 
 // OpenTarget opens a backup target of Longhorn by the name of its BackupTarget.

@@ -108,6 +108,8 @@ func (o *operation) write(ctx context.Context, entry journal.Entry) error {
 		switch {
 		case readErr != nil:
 			return readErr
+		case fateOf(have) != "":
+			return fateOf(have).stops(entry.Kind, entry.Ref)
 		case sameEntry(have, entry):
 			o.last = have // it is written, and the answer was lost
 			return nil
@@ -122,7 +124,7 @@ func (o *operation) write(ctx context.Context, entry journal.Entry) error {
 
 // sameEntry reports whether have is what a run has written or wants to write.
 func sameEntry(have, written journal.Entry) bool {
-	for _, label := range []string{journal.LabelVM, journal.LabelPhase, LabelOperation, LabelRun} {
+	for _, label := range []string{journal.LabelVM, journal.LabelPhase, LabelOperation, LabelRun, labelFate} {
 		if have.Labels[label] != journal.LabelValue(written.Labels[label]) {
 			return false
 		}
@@ -149,6 +151,12 @@ func (o *operation) finish(ctx context.Context, err error, end ending, kind jour
 	if detached(err) {
 		o.events.Result(vmbackup.PhaseRunning, nil, fmt.Sprintf("Longhorn goes on by itself; finish with: kubectl vmbackup resume %s -n %s", operationName(kind, ref.Name), ref.Namespace))
 		return nil
+	}
+	if ctx.Err() == nil && vmbackup.ReasonOf(err) == vmbackup.ReasonCanceled {
+		// Somebody else has ended it, and records that.
+		end.set(vmbackup.PhaseCanceled, nil, vmbackup.AsError(err, vmbackup.ReasonCanceled))
+		o.events.Result(vmbackup.PhaseCanceled, err, "")
+		return err
 	}
 	if err != nil && interrupted(ctx, err) {
 		if o.endedElsewhere(ctx, err, kind, ref) {

@@ -35,6 +35,8 @@ type backupState struct {
 	// NotForHarvester is true when the machine refers to a Secret that does not
 	// exist: Harvester's format cannot say that, and no file of its is written.
 	NotForHarvester bool `json:"notForHarvester,omitempty"`
+	// Fate is what somebody has decided about the backup.
+	Fate fate `json:"fate,omitempty"`
 }
 
 // cut reports whether every volume has its snapshot.

@@ -23,8 +23,12 @@ func isOf(b *longhornv1.Backup, snapshot string) bool {
 	return b.Spec.SnapshotName == snapshot || b.Status.SnapshotName == snapshot
 }
 
-// backupsOf selects Longhorn's Backups of the backup's volumes.
+// backupsOf selects Longhorn's Backups of the backup's volumes, or all of them
+// where the volumes are not known.
 func (e *Engine) backupsOf(b *vmbackup.Backup) metav1.ListOptions {
+	if len(b.Status.Volumes) == 0 {
+		return metav1.ListOptions{}
+	}
 	return metav1.ListOptions{LabelSelector: "backup-volume in (" + strings.Join(longhornVolumes(b), ",") + ")"}
 }
 
