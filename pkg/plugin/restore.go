@@ -22,9 +22,15 @@ had, which must be free: a restore never overwrites a machine. BACKUP is NAME or
 NAMESPACE/NAME; it is looked for in the cluster's records and then on the backup
 target, so that it is found when the records are gone.
 
+What can go wrong is looked at first: the namespace and its quota, StorageClasses,
+networks, backing images, Longhorn's room, the user's rights and the data itself.
+What does not fit is refused with exit code 4 before anything is changed, and
+--dry-run shows the whole plan.
+
 The machine is created halted and gets its run strategy back when the data of
 all its volumes is there. While the source machine still exists, the restored
-one gets new MAC addresses.`
+one gets new MAC addresses; with --new-identity the guest, too, can tell that it
+is another machine.`
 
 const restoreExample = `
 # Bring a deleted machine back
@@ -37,7 +43,22 @@ kubectl vmbackup restore web-20260102-030405 --to-namespace test
 kubectl vmbackup restore web-20260102-030405 --to-name web-copy
 
 # Restore from the backup target alone
-kubectl vmbackup restore prod/web-20260102-030405 --from target`
+kubectl vmbackup restore prod/web-20260102-030405 --from target
+
+# A copy for a test that nobody takes for the original
+kubectl vmbackup restore prod/web-20260102-030405 --to-namespace drill \
+  --create-namespace --new-identity --start no
+
+# Into a cluster with other StorageClasses and networks
+kubectl vmbackup restore web-20260102-030405 --from target \
+  --map-storage-class fast=longhorn --map-network prod/vlan10=lab/vlan20
+
+# With one core, by a JSON patch on the VirtualMachine
+echo '[{"op": "add", "path": "/spec/template/spec/domain/cpu/cores", "value": 1}]' |
+  kubectl vmbackup restore web-20260102-030405 --to-name web-small --patch -
+
+# Save what is left of a backup that has lost a disk
+kubectl vmbackup restore web-20260102-030405 --allow-incomplete --dry-run`
 
 // restoreOptions are the flags of restore.
 type restoreOptions struct {
@@ -47,6 +68,7 @@ type restoreOptions struct {
 	dryRun dryRun
 
 	backup  string
+	patch   string // the file of the JSON patch
 	request vmbackup.RestoreRequest
 }
 
@@ -67,8 +89,9 @@ func (g *globals) newRestore() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into, which must exist. If empty, the backup's")
+	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into. If empty, the backup's")
 	flags.StringVar(&o.request.ToName, "to-name", "", "Name of the restored machine. If empty, the name it had")
+	o.addChanges(cmd)
 	flags.StringVar(&o.request.Name, "name", "", "Name of the restore. If empty, the machine's name and the UTC time")
 	addSource(cmd, &o.request.From, vmbackup.SourceAll, "Where to look for the backup")
 	flags.StringVar(&o.request.Target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look for the backup on")
@@ -112,6 +135,9 @@ func (o *restoreOptions) requestIn(namespace string) (vmbackup.RestoreRequest, e
 
 func (o *restoreOptions) validate() error {
 	if err := validSource(o.request.From); err != nil {
+		return err
+	}
+	if err := o.validateChanges(); err != nil {
 		return err
 	}
 	// The namespace is the kubeconfig's; all else is checked before a cluster is asked.
@@ -190,7 +216,9 @@ func (g *globals) showRestore(restore *vmbackup.Restore, out *output) error {
 
 func (o *restoreOptions) showPlan(plan *vmbackup.RestorePlan) error {
 	if !o.human() {
-		return o.print(o.streams.Out, plan.Restore)
+		restore := *plan.Restore
+		restore.Status.Objects, restore.Status.Steps = plan.Objects, plan.Steps
+		return o.print(o.streams.Out, &restore)
 	}
 	if _, err := fmt.Fprintf(o.streams.Out, "Restore of backup %s as VirtualMachine %s/%s (dry run: nothing was changed)\n\n",
 		plan.Restore.Spec.Backup, plan.Restore.Spec.TargetNamespace, plan.Restore.Spec.TargetName); err != nil {

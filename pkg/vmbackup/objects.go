@@ -250,8 +250,10 @@ type RestoreStatus struct {
 	VM string `json:"vm,omitempty"`
 	// OldVolumes are the claims that a restore in place has replaced and kept.
 	OldVolumes []string `json:"oldVolumes,omitempty"`
-	Warnings   []string `json:"warnings,omitempty"`
-	Error      *Error   `json:"error,omitempty"`
+	// Objects is what the restore would create, change and delete: of a dry run only.
+	Objects  []PlannedObject `json:"objects,omitempty"`
+	Warnings []string        `json:"warnings,omitempty"`
+	Error    *Error          `json:"error,omitempty"`
 }
 
 // StepStatus is one step of an operation.
