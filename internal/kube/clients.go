@@ -34,6 +34,8 @@ type Clients struct {
 	VMs VirtualMachines
 	// Networks looks for the networks that machines are on.
 	Networks Networks
+	// Lookup asks for objects of other kinds.
+	Lookup Lookup
 }
 
 // VirtualMachines is KubeVirt's API where the typed client would lose or log something.
@@ -63,7 +65,7 @@ func NewClients(config *rest.Config) (*Clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}, Networks: networks{g.discovery.RESTClient()}}, nil
+	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}, Networks: networks{g.discovery.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()}}, nil
 }
 
 // rawVMs is VirtualMachines over KubeVirt's own REST client.

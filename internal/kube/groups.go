@@ -10,6 +10,7 @@ import (
 	snapshotv1client "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned/typed/volumesnapshot/v1"
 	longhornv1client "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/typed/longhorn/v1beta2"
 	"k8s.io/client-go/discovery"
+	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
 	authorizationv1client "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	storagev1client "k8s.io/client-go/kubernetes/typed/storage/v1"
@@ -23,6 +24,7 @@ type (
 	// Core is the part of Kubernetes' clientset.
 	Core interface {
 		CoreV1() corev1client.CoreV1Interface
+		AppsV1() appsv1client.AppsV1Interface
 		StorageV1() storagev1client.StorageV1Interface
 		AuthorizationV1() authorizationv1client.AuthorizationV1Interface
 		Discovery() discovery.DiscoveryInterface
@@ -44,6 +46,7 @@ type (
 // groups implements the parts over one connection.
 type groups struct {
 	core          *corev1client.CoreV1Client
+	apps          *appsv1client.AppsV1Client
 	storage       *storagev1client.StorageV1Client
 	authorization *authorizationv1client.AuthorizationV1Client
 	discovery     *discovery.DiscoveryClient
@@ -53,6 +56,7 @@ type groups struct {
 }
 
 func (g *groups) CoreV1() corev1client.CoreV1Interface                       { return g.core }
+func (g *groups) AppsV1() appsv1client.AppsV1Interface                       { return g.apps }
 func (g *groups) StorageV1() storagev1client.StorageV1Interface              { return g.storage }
 func (g *groups) Discovery() discovery.DiscoveryInterface                    { return g.discovery }
 func (g *groups) SnapshotV1() snapshotv1client.SnapshotV1Interface           { return g.snapshot }
@@ -69,6 +73,7 @@ func newGroups(config *rest.Config, client *http.Client) (*groups, error) {
 		make func() error
 	}{
 		{"core", func() (err error) { g.core, err = corev1client.NewForConfigAndClient(config, client); return err }},
+		{"apps", func() (err error) { g.apps, err = appsv1client.NewForConfigAndClient(config, client); return err }},
 		{"storage.k8s.io", func() (err error) { g.storage, err = storagev1client.NewForConfigAndClient(config, client); return err }},
 		{"authorization.k8s.io", func() (err error) {
 			g.authorization, err = authorizationv1client.NewForConfigAndClient(config, client)

@@ -65,7 +65,16 @@ func harvesterFile(rec *Record) (*harvesterBackup, error) {
 		}
 		claims[claim.Metadata.Name] = claim
 	}
+	inTemplate, err := templateVolumes(vm.Fields["spec"])
+	if err != nil {
+		return nil, err
+	}
 	for i, v := range b.Status.Volumes {
+		// Harvester gives a volume's claim to the machine's volume of that name: what
+		// is no volume of the machine, as its TPM's state, has no place in its format.
+		if !slices.Contains(inTemplate, v.Name) {
+			continue
+		}
 		claim, found := claims[v.PVC]
 		if !found {
 			return nil, fmt.Errorf("backup.status.volumes[%d]: claim %q is missing", i, v.PVC)
@@ -78,6 +87,27 @@ func harvesterFile(rec *Record) (*harvesterBackup, error) {
 	}
 	file.SecretBackups, err = harvesterSecretsOf(rec, vm.Fields["spec"])
 	return file, err
+}
+
+// templateVolumes are the names of the machine's volumes.
+func templateVolumes(spec json.RawMessage) ([]string, error) {
+	var vm struct {
+		Template struct {
+			Spec struct {
+				Volumes []struct {
+					Name string `json:"name"`
+				} `json:"volumes"`
+			} `json:"spec"`
+		} `json:"template"`
+	}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(spec, &vm); err != nil {
+		return nil, fmt.Errorf("vm.spec: %w", err)
+	}
+	var names []string
+	for _, v := range vm.Template.Spec.Volumes {
+		names = append(names, v.Name)
+	}
+	return names, nil
 }
 
 func harvesterMetaOf(m *Manifest) harvesterMeta {

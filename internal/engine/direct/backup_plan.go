@@ -232,9 +232,9 @@ func newRecord(req vmbackup.BackupRequest, c *capture, targetName string, warnin
 		status.Metadata.Path = metadata.RecordKey(req.Ref())
 	}
 	record := &metadata.Record{
-		Operation: newOperation(), VM: c.manifest, Secrets: c.secrets, ConfigMaps: c.configMaps,
+		Operation: newOperation(), VM: c.manifest, Secrets: c.secrets, ConfigMaps: c.configMaps, Others: c.revisions,
 	}
-	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: c.secretsMissing}
+	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: c.secretsMissing || !c.hasDisks()}
 	for _, v := range c.volumes {
 		status.Volumes = append(status.Volumes, v.BackupVolume)
 		record.Claims = append(record.Claims, v.claim)

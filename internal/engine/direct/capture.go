@@ -35,7 +35,9 @@ type capture struct {
 	// secrets and configMaps are sanitized manifests, with their keys beside them.
 	secrets, configMaps       []json.RawMessage
 	secretKeys, configMapKeys []vmbackup.KeyedObject
-	warnings                  []string
+	// revisions are the ControllerRevisions of the instance type and the preference.
+	revisions []json.RawMessage
+	warnings  []string
 	// secretsMissing is true when the machine refers to a Secret that does not exist.
 	secretsMissing bool
 }
@@ -71,6 +73,13 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "VirtualMachine %s has no template, so no volumes to back up", ref)
 	}
 	refs := referencesOf(c.vm)
+	state, err := e.stateClaim(ctx, c.vm)
+	if err != nil {
+		return nil, err
+	}
+	if state != nil {
+		refs.claim(state.volume, state.claim)
+	}
 	if len(refs.claims) == 0 {
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "VirtualMachine %s has no volume on a PersistentVolumeClaim, so there is no data to back up", ref).
 			WithHint("save the manifest alone with: kubectl get virtualmachines.kubevirt.io %s -n %s -o yaml", ref.Name, ref.Namespace)
@@ -91,6 +100,11 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 			c.running = vmi
 		}
 		return nil
+	})
+	var ofRevisions []string
+	group.Go(func() (err error) {
+		c.revisions, ofRevisions, err = e.captureRevisions(gctx, c.vm)
+		return err
 	})
 	for i, claim := range refs.claims {
 		group.Go(func() error {
@@ -128,6 +142,8 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	c.warnings = append(c.warnings, ofRevisions...)
+	c.warnings = append(c.warnings, pluggedOnly(c.vm, c.running)...)
 	if err := c.keepSecrets(refs.secrets, secrets); err != nil {
 		return nil, err
 	}
@@ -135,6 +151,12 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 		return nil, err
 	}
 	return c, nil
+}
+
+// hasDisks reports whether a volume of the machine itself is backed up. Harvester
+// takes a backup without any for one that it cannot use.
+func (c *capture) hasDisks() bool {
+	return slices.ContainsFunc(c.volumes, func(v capturedVolume) bool { return v.Name != stateVolume(c.vm.Name) })
 }
 
 func (c *capture) keepSecrets(names []string, found []*corev1.Secret) error {

@@ -18,6 +18,7 @@ import (
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	longhornfake "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/fake"
 	longhornscheme "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/scheme"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -68,6 +69,10 @@ type cluster struct {
 	backups int
 	// openErr is the error of opening the target.
 	openErr error
+	// dataVolumes says whether the cluster knows DataVolumes.
+	dataVolumes bool
+	// notesNothing makes KubeVirt leave the status of machines alone.
+	notesNothing bool
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -92,7 +97,7 @@ func newCluster(t *testing.T) *cluster {
 		}
 		return c.store, c.openErr
 	}
-	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms, Networks: c.nets}
+	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms, Networks: c.nets, Lookup: lookup{c}}
 	records := catalog.New(c.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore)
 	c.anew = func() { c.engine = New(clients, c.journal, records, open, time.Now) }
 	c.anew()
@@ -200,7 +205,12 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		if verb == "update" && !o.Spec.SyncRequestedAt.IsZero() {
 			time.AfterFunc(time.Second, c.relist)
 		}
+	case *appsv1.ControllerRevision:
+		for _, vm := range c.all("virtualmachines") {
+			c.noteRevisions(vm.(*kubevirtv1.VirtualMachine))
+		}
 	case *kubevirtv1.VirtualMachine:
+		c.noteRevisions(o)
 		if verb == "update" && o.Spec.RunStrategy != nil && *o.Spec.RunStrategy == kubevirtv1.RunStrategyAlways && !o.Status.Ready {
 			time.AfterFunc(time.Second, func() {
 				edit(c.apiServer, "virtualmachines", o.Namespace, o.Name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready = true })

@@ -27,6 +27,10 @@ type renaming struct {
 	from, to  vmbackup.Ref
 	// claims, secrets and configMaps map the backed-up names to the restored ones.
 	claims, secrets, configMaps map[string]string
+	// revisions are the restored ControllerRevisions by the field of the machine.
+	revisions map[string]string
+	// templates says what becomes of the machine's dataVolumeTemplates, by name.
+	templates map[string]templatePlan
 	// sourceExists is true when the machine that the backup is of is still there.
 	sourceExists bool
 	// newMACs leaves the choice of MAC addresses to the new machine, as macPolicy says.
@@ -46,6 +50,10 @@ type renaming struct {
 
 func (n *renaming) renamed() bool { return n.from.Name != n.to.Name }
 
+// moved reports whether the machine comes back anywhere but in its old place. What
+// somebody has applied then describes another object.
+func (n *renaming) moved() bool { return n.from != n.to }
+
 // restoredMachine is the manifest of the machine to create, halted, with the run
 // strategy that it gets once its disks are there, and what could not be kept.
 func restoredMachine(backedUp json.RawMessage, n *renaming) (manifest json.RawMessage, strategy kubevirtv1.VirtualMachineRunStrategy, warnings []string, err error) {
@@ -55,20 +63,15 @@ func restoredMachine(backedUp json.RawMessage, n *renaming) (manifest json.RawMe
 	}
 	vm.SetNamespace(n.to.Namespace)
 	vm.SetName(n.to.Name)
-	annotations := vm.GetAnnotations()
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	annotations[AnnotationRestoredFrom], annotations[LabelOperation] = n.backup.String(), n.operation
-	// It describes the machine as somebody applied it under its old name.
-	delete(annotations, corev1.LastAppliedConfigAnnotation)
-	vm.SetAnnotations(annotations)
-
 	e := editor{root: vm.Object}
+	e.annotate(n)
 	if n.renamed() {
 		e.renameLabels(n.from.Name, n.to.Name)
+	} else {
+		e.keepFirmwareUUID(n.from.Name)
 	}
 	e.dropLost(n)
+	e.dataVolumes(n)
 	e.volumes(n)
 	e.credentials(n)
 	e.networks(n)
@@ -76,7 +79,7 @@ func restoredMachine(backedUp json.RawMessage, n *renaming) (manifest json.RawMe
 	if n.newIdentity {
 		e.identify(n)
 	}
-	e.dropRevisions()
+	e.revisions(n)
 	if err := e.patch(n); err != nil {
 		return nil, "", nil, err
 	}
@@ -156,10 +159,11 @@ func nameLabels() []string {
 }
 
 func (e *editor) renameLabels(from, to string) {
-	labels := e.at("spec", "template", "metadata", "labels")
-	for _, key := range nameLabels() {
-		if labels[key] == from {
-			labels[key] = to
+	for _, labels := range []map[string]any{e.at("metadata", "labels"), e.at("spec", "template", "metadata", "labels")} {
+		for _, key := range nameLabels() {
+			if labels[key] == from {
+				labels[key] = to
+			}
 		}
 	}
 }
@@ -167,15 +171,6 @@ func (e *editor) renameLabels(from, to string) {
 // volumes points the machine's volumes at the restored objects.
 func (e *editor) volumes(n *renaming) {
 	for _, v := range e.list("spec", "template", "spec", "volumes") {
-		if dv, ok := v["dataVolume"].(map[string]any); ok {
-			name, _ := dv["name"].(string)
-			claim := map[string]any{"claimName": name}
-			if hotplug, found := dv["hotpluggable"]; found {
-				claim["hotpluggable"] = hotplug
-			}
-			delete(v, "dataVolume")
-			v["persistentVolumeClaim"] = claim
-		}
 		rename(v, "persistentVolumeClaim", "claimName", n.claims)
 		rename(v, "memoryDump", "claimName", n.claims)
 		if ephemeral, ok := v["ephemeral"].(map[string]any); ok {
@@ -194,10 +189,6 @@ func (e *editor) volumes(n *renaming) {
 		rename(v, "secret", "secretName", n.secrets)
 		rename(v, "containerDisk", "imagePullSecret", n.secrets)
 		rename(v, "configMap", "name", n.configMaps)
-	}
-	if templates := e.list("spec", "dataVolumeTemplates"); len(templates) > 0 {
-		delete(e.at("spec"), "dataVolumeTemplates")
-		e.warn("the machine's dataVolumeTemplates are not restored: its disks come from the backup, and the machine refers to them as PersistentVolumeClaims")
 	}
 }
 
@@ -228,18 +219,6 @@ func rename(object map[string]any, kind, field string, names map[string]string) 
 	}
 }
 
-// dropRevisions lets KubeVirt record the instance type and preference anew: the
-// recorded revisions belong to the source machine.
-func (e *editor) dropRevisions() {
-	for _, kind := range []string{"instancetype", "preference"} {
-		matcher := e.at("spec", kind)
-		if revision, _ := matcher["revisionName"].(string); revision != "" {
-			delete(matcher, "revisionName")
-			e.warn("%s %v is taken as it is in this cluster now, not as revision %s of the source machine", kind, matcher["name"], revision)
-		}
-	}
-}
-
 // ofSourceLife reports whether an annotation of a claim belongs to the life that
 // its data had on the source.
 func ofSourceLife(annotation string) bool {
@@ -259,15 +238,21 @@ func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renam
 	}
 	annotations := map[string]string{AnnotationRestoredFrom: n.backup.String(), AnnotationVolume: v.Name}
 	for key, value := range old.Annotations {
-		if !ofSourceLife(key) {
+		if !ofSourceLife(key) || key == corev1.LastAppliedConfigAnnotation && !n.moved() && v.PVC == old.Name {
 			annotations[key] = value
 		}
+	}
+	if n.templates[v.SourcePVC].kept {
+		annotations[annotationPopulatedFor] = v.PVC
 	}
 	labels := map[string]string{LabelOperation: n.operation}
 	for key, value := range old.Labels {
 		if key != LabelOperation {
 			labels[key] = value
 		}
+	}
+	if isState(old, n.from.Name) {
+		labels[labelPersistentState] = n.to.Name
 	}
 	group := "snapshot.storage.k8s.io"
 	claim := &corev1.PersistentVolumeClaim{
@@ -289,11 +274,15 @@ func restoredObject(backedUp json.RawMessage, name string, n *renaming) (json.Ra
 	if err != nil {
 		return nil, err
 	}
+	old := m.Metadata.Name
 	m.Metadata.Name, m.Metadata.Namespace = name, n.to.Namespace
+	delete(m.Metadata.Annotations, AnnotationRevisionOf)
 	if m.Metadata.Labels == nil {
 		m.Metadata.Labels = map[string]string{}
 	}
 	m.Metadata.Labels[LabelOperation], m.Metadata.Labels[LabelManagedBy] = n.operation, kube.FieldManager
-	delete(m.Metadata.Annotations, corev1.LastAppliedConfigAnnotation)
+	if n.moved() || m.Metadata.Name != old {
+		delete(m.Metadata.Annotations, corev1.LastAppliedConfigAnnotation)
+	}
 	return m.JSON()
 }

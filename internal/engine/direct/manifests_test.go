@@ -136,7 +136,7 @@ func TestRestoredMachine(t *testing.T) {
 	template := spec["template"].(map[string]any)
 	labels := template["metadata"].(map[string]any)["labels"].(map[string]any)
 	wantSame(t, "labels", labels, map[string]any{"kubevirt.io/vm": "copy", "vm.kubevirt.io/name": "copy", "harvesterhci.io/vmName": "copy", "kubevirt.io/domain": "something else", "app": "all"})
-	for _, want := range []string{"dataVolumeTemplates", "MAC addresses (1", "instancetype u1.small", "preference fedora"} {
+	for _, want := range []string{`dataVolumeTemplate "all-data"`, "MAC addresses (1", "instancetype u1.small", "preference fedora"} {
 		if !strings.Contains(strings.Join(warnings, "\n"), want) {
 			t.Errorf("no warning of %s in %q", want, warnings)
 		}

@@ -131,7 +131,7 @@ func (e *Engine) missingParts(ctx context.Context, vm json.RawMessage, n *renami
 		name   string
 		wanted []string
 		have   map[string]string
-		read   func(ctx context.Context, namespace, name string) (*metadata.Manifest, error)
+		read   func(ctx context.Context, namespace, name string) (*foundObject, error)
 	}{
 		{"Secret", refs.secrets, n.secrets, e.readSecret},
 		{"ConfigMap", refs.configMaps, n.configMaps, e.readConfigMap},

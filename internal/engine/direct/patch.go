@@ -78,6 +78,9 @@ func (e *editor) claims() map[string]string {
 				claims[name], _ = source["claimName"].(string)
 			}
 		}
+		if source, ok := v["dataVolume"].(map[string]any); ok {
+			claims[name], _ = source["name"].(string)
+		}
 	}
 	return claims
 }

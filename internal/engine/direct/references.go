@@ -4,10 +4,12 @@
 package direct
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
@@ -53,6 +55,10 @@ func referencesOf(vm *kubevirtv1.VirtualMachine) references {
 	if f := vm.Spec.Template.Spec.Domain.Firmware; f != nil && f.KernelBoot != nil && f.KernelBoot.Container != nil {
 		r.secret(f.KernelBoot.Container.ImagePullSecret)
 	}
+	r.hooks(vm.Spec.Template.ObjectMeta.Annotations)
+	if owner := metav1.GetControllerOf(vm); owner != nil {
+		r.warnings = append(r.warnings, fmt.Sprintf("the machine belongs to %s %q, which is not in the backup: restored, it belongs to nobody", owner.Kind, owner.Name))
+	}
 	for _, c := range vm.Spec.Template.Spec.AccessCredentials {
 		if c.SSHPublicKey != nil && c.SSHPublicKey.Source.Secret != nil {
 			r.secret(c.SSHPublicKey.Source.Secret.SecretName)
@@ -92,6 +98,8 @@ func (r *references) volume(v kubevirtv1.Volume) {
 		r.configMap(v.ConfigMap.Name)
 	case v.ContainerDisk != nil:
 		r.secret(v.ContainerDisk.ImagePullSecret)
+	case v.ServiceAccount != nil:
+		// It carries rights, which are the cluster's to give: the restore looks for it.
 	case v.HostDisk != nil:
 		r.warnings = append(r.warnings, fmt.Sprintf("volume %q is a file on the node (hostDisk): its data is not in the backup", v.Name))
 	case v.EmptyDisk != nil:
@@ -106,4 +114,54 @@ func (r *references) cloudInit(userData, networkData *corev1.LocalObjectReferenc
 	if networkData != nil {
 		r.secret(networkData.Name)
 	}
+}
+
+// annotationHooks is KubeVirt's annotation of a template that lists hook sidecars as JSON.
+const annotationHooks = "hooks.kubevirt.io/hookSidecars"
+
+// hookSidecar is what a hook sidecar can refer to.
+type hookSidecar struct {
+	ConfigMap *struct {
+		Name string `json:"name"`
+	} `json:"configMap"`
+	PVC *struct {
+		Name string `json:"name"`
+	} `json:"pvc"`
+}
+
+func (r *references) hooks(annotations map[string]string) {
+	list, found := annotations[annotationHooks]
+	if !found {
+		return
+	}
+	var sidecars []hookSidecar
+	if err := json.Unmarshal([]byte(list), &sidecars); err != nil {
+		r.warnings = append(r.warnings, fmt.Sprintf("annotation %s cannot be read (%v), so what its hooks refer to is not in the backup", annotationHooks, err))
+		return
+	}
+	for _, s := range sidecars {
+		if s.ConfigMap != nil {
+			r.configMap(s.ConfigMap.Name)
+		}
+		if s.PVC != nil {
+			r.warnings = append(r.warnings, fmt.Sprintf("PersistentVolumeClaim %q of a hook sidecar is not in the backup: it is no disk of the machine", s.PVC.Name))
+		}
+	}
+}
+
+// pluggedOnly warns of volumes that only the running instance has: they end with it,
+// and no machine to restore refers to them.
+func pluggedOnly(vm *kubevirtv1.VirtualMachine, running *kubevirtv1.VirtualMachineInstance) []string {
+	if running == nil {
+		return nil
+	}
+	var warnings []string
+	for _, v := range running.Spec.Volumes {
+		hotplugged := v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.Hotpluggable || v.DataVolume != nil && v.DataVolume.Hotpluggable
+		inTemplate := slices.ContainsFunc(vm.Spec.Template.Spec.Volumes, func(t kubevirtv1.Volume) bool { return t.Name == v.Name })
+		if hotplugged && !inTemplate {
+			warnings = append(warnings, fmt.Sprintf("volume %q is plugged into the running instance alone and is not in the backup; plug it with: virtctl addvolume %s --volume-name=%s --persist", v.Name, vm.Name, v.Name))
+		}
+	}
+	return warnings
 }

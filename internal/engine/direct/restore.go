@@ -32,6 +32,12 @@ type restoreRecord struct {
 	Claims      []corev1.PersistentVolumeClaim       `json:"claims"`
 	Secrets     []json.RawMessage                    `json:"secrets,omitempty"`
 	ConfigMaps  []json.RawMessage                    `json:"configMaps,omitempty"`
+	// Revisions are the ControllerRevisions that the machine owns.
+	Revisions []json.RawMessage `json:"revisions,omitempty"`
+	// Unpin are the fields of the machine whose revision goes out of its spec again.
+	Unpin []string `json:"unpin,omitempty"`
+	// StateClaim is the restored claim of the machine's persistent state.
+	StateClaim string `json:"stateClaim,omitempty"`
 	// DataRestored is true once every volume was seen restored.
 	DataRestored bool `json:"dataRestored,omitempty"`
 
@@ -121,6 +127,11 @@ func (r *restoreRun) steps() []flow.Step {
 		flow.Step{ID: "objects", Title: "Restore secrets and config maps", Ensure: r.ensureObjects},
 		flow.Step{ID: "volumes", Title: "Create the volumes", Ensure: r.ensureClaims},
 		flow.Step{ID: "machine", Title: "Create the machine, halted", Ensure: r.ensureMachine},
+	)
+	if r.record.hasBelongings() {
+		steps = append(steps, flow.Step{ID: "belongings", Title: "Give the machine its instance type and its state of then", Ensure: r.ensureBelongings})
+	}
+	steps = append(steps,
 		flow.Step{ID: "data", Title: "Restore the volumes' data", Ensure: r.followData, Waits: true},
 		flow.Step{ID: "cleanup", Title: "Remove the composed snapshots", Ensure: r.removeSnapshots},
 	)

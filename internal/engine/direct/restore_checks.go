@@ -57,5 +57,11 @@ func restoreRights(restore *restoreRecord) []right {
 		rights = append(rights, right{"create", "", "namespaces", ""},
 			right{"create", "", "persistentvolumeclaims", namespace}, right{"create", "kubevirt.io", "virtualmachines", namespace})
 	}
+	if len(restore.Revisions) > 0 {
+		rights = append(rights, right{"create", "apps", "controllerrevisions", namespace})
+	}
+	if restore.StateClaim != "" {
+		rights = append(rights, right{"patch", "", "persistentvolumeclaims", namespace})
+	}
 	return rights
 }

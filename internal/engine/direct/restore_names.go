@@ -26,6 +26,9 @@ func claimNames(backup *vmbackup.Backup, n *renaming, taken map[string]bool) map
 		name := v.PVC
 		if n.renamed() {
 			name = shorten(n.to.Name+"-"+v.Name, 253)
+			if v.Name == stateVolume(n.from.Name) {
+				name = stateVolume(n.to.Name)
+			}
 		}
 		if taken[name] {
 			name = shorten(name+"-"+n.operation, 253)
@@ -56,10 +59,11 @@ type plannedObjects struct {
 	planned []vmbackup.PlannedObject
 }
 
-// planObjects chooses the names of Secrets or ConfigMaps: a machine under its old
-// name shares an object that is there with the same content; in every other case
-// it gets its own.
-func (e *Engine) planObjects(ctx context.Context, backedUp []json.RawMessage, n *renaming, kind string, read func(ctx context.Context, namespace, name string) (*metadata.Manifest, error)) (*plannedObjects, error) {
+// planObjects chooses the names of Secrets or ConfigMaps. One that is there with the
+// same content is shared, as machines share such objects: but not by a copy with an
+// object that belongs to somebody and goes with him. One that is there with another
+// content stays, and the machine's own comes back under another name.
+func (e *Engine) planObjects(ctx context.Context, backedUp []json.RawMessage, n *renaming, kind string, read func(ctx context.Context, namespace, name string) (*foundObject, error)) (*plannedObjects, error) {
 	result := &plannedObjects{names: map[string]string{}}
 	for _, raw := range backedUp {
 		old, err := metadata.ParseManifest(raw)
@@ -67,17 +71,20 @@ func (e *Engine) planObjects(ctx context.Context, backedUp []json.RawMessage, n 
 			return nil, fmt.Errorf("a %s of backup %s: %w", kind, n.backup, err)
 		}
 		name := old.Metadata.Name
-		if n.renamed() {
-			name = shorten(n.to.Name+"-"+old.Metadata.Name, 253)
-		}
 		have, err := read(ctx, n.to.Namespace, name)
 		if err != nil {
 			return nil, err
 		}
-		if have != nil && !n.renamed() && sameContent(old, have) {
-			result.names[old.Metadata.Name] = name
+		if have != nil && sameContent(old, have.Manifest) && (!have.owned || !n.renamed()) {
+			result.names[name] = name
 			result.planned = append(result.planned, vmbackup.PlannedObject{Action: vmbackup.ActionUse, APIVersion: "v1", Kind: kind, Namespace: n.to.Namespace, Name: name, Note: "is there already with the same content"})
 			continue
+		}
+		if have != nil && n.renamed() {
+			name = shorten(n.to.Name+"-"+name, 253)
+			if have, err = read(ctx, n.to.Namespace, name); err != nil {
+				return nil, err
+			}
 		}
 		if have != nil {
 			name = shorten(name+"-"+n.operation, 253)
@@ -93,7 +100,14 @@ func (e *Engine) planObjects(ctx context.Context, backedUp []json.RawMessage, n 
 	return result, nil
 }
 
-func (e *Engine) readSecret(ctx context.Context, namespace, name string) (*metadata.Manifest, error) {
+// foundObject is a Secret or ConfigMap that is there.
+type foundObject struct {
+	*metadata.Manifest
+	// owned is true when it goes with another object.
+	owned bool
+}
+
+func (e *Engine) readSecret(ctx context.Context, namespace, name string) (*foundObject, error) {
 	s, err := e.clients.Core.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -105,7 +119,7 @@ func (e *Engine) readSecret(ctx context.Context, namespace, name string) (*metad
 	return manifestOf(s)
 }
 
-func (e *Engine) readConfigMap(ctx context.Context, namespace, name string) (*metadata.Manifest, error) {
+func (e *Engine) readConfigMap(ctx context.Context, namespace, name string) (*foundObject, error) {
 	m, err := e.clients.Core.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -117,12 +131,16 @@ func (e *Engine) readConfigMap(ctx context.Context, namespace, name string) (*me
 	return manifestOf(m)
 }
 
-func manifestOf(object any) (*metadata.Manifest, error) {
+func manifestOf(object metav1.Object) (*foundObject, error) {
 	raw, err := json.Marshal(object)
 	if err != nil {
 		return nil, err
 	}
-	return metadata.ParseManifest(raw)
+	m, err := metadata.ParseManifest(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &foundObject{m, len(object.GetOwnerReferences()) > 0}, nil
 }
 
 // sameContent compares everything but the objects' metadata.

@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -160,6 +161,9 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	restore.Secrets, restore.ConfigMaps = secrets.create, configMaps.create
 	objects = slices.Concat(objects, secrets.planned, configMaps.planned)
 
+	if n.templates, err = e.planTemplates(ctx, record.VM, n); err != nil {
+		return nil, err
+	}
 	for _, v := range record.Backup.Status.Volumes {
 		class, err := d.place(&record.Backup, &v, req.StorageClasses)
 		if err != nil {
@@ -184,8 +188,17 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		if err != nil {
 			return nil, err
 		}
+		if claim.Labels[labelPersistentState] != "" && v.Name == stateVolume(n.from.Name) {
+			if err := e.checkState(ctx, n); err != nil {
+				return nil, err
+			}
+			restore.StateClaim = claim.Name
+		}
 		restore.Claims = append(restore.Claims, *claim)
 		status.Volumes = append(status.Volumes, rv)
+	}
+	if err := planRevisions(restore, record, n); err != nil {
+		return nil, err
 	}
 	manifest, strategy, warnings, err := restoredMachine(record.VM, n)
 	if err != nil {
@@ -197,6 +210,9 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		note += ", run strategy " + string(strategy) + " once its disks are there"
 	}
 	planned(kubevirtAPI, "VirtualMachine", n.to.Namespace, n.to.Name, note)
+	for _, field := range slices.Sorted(maps.Keys(n.revisions)) {
+		planned("apps/v1", "ControllerRevision", n.to.Namespace, n.revisions[field], "the machine's "+field+" as it was")
+	}
 	return objects, nil
 }
 

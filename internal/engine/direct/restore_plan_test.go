@@ -157,8 +157,8 @@ func TestRestorePlan(t *testing.T) {
 		}
 		wantSame(t, "objects", objects, []string{
 			"create Secret demo/vmbackup-restore-r1",
-			"create Secret demo/web-copy-web-init",
-			"create ConfigMap demo/web-copy-web-conf",
+			"use Secret demo/web-init",
+			"use ConfigMap demo/web-conf",
 			"create PersistentVolumeClaim demo/web-copy-root",
 			"create PersistentVolumeClaim demo/web-copy-data",
 			"create VirtualMachine demo/web-copy",

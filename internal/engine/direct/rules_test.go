@@ -332,6 +332,10 @@ func TestPlanObjects(t *testing.T) {
 	secret := func(name, value string) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: name, Labels: map[string]string{"of": "somebody"}}, Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"a": []byte(value)}}
 	}
+	owned := func(s *corev1.Secret) *corev1.Secret {
+		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachine", Name: "web", UID: "1"}}
+		return s
+	}
 	same := vmbackup.Ref{Namespace: "other", Name: "web"}
 	renamed := vmbackup.Ref{Namespace: "other", Name: "copy"}
 	for _, tc := range []struct {
@@ -344,8 +348,12 @@ func TestPlanObjects(t *testing.T) {
 		{"free", same, nil, "init", vmbackup.ActionCreate},
 		{"taken with the same content", same, secret("init", "a"), "init", vmbackup.ActionUse},
 		{"taken with other content", same, secret("init", "b"), "init-op", vmbackup.ActionCreate},
-		{"renamed", renamed, secret("init", "a"), "copy-init", vmbackup.ActionCreate},
-		{"renamed and taken", renamed, secret("copy-init", "a"), "copy-init-op", vmbackup.ActionCreate},
+		{"taken with the same content, and owned", same, owned(secret("init", "a")), "init", vmbackup.ActionUse},
+		{"renamed and free", renamed, nil, "init", vmbackup.ActionCreate},
+		{"renamed, with the same content", renamed, secret("init", "a"), "init", vmbackup.ActionUse},
+		// It goes with the machine that owns it, and the copy would be left without.
+		{"renamed, with the same content, and owned", renamed, owned(secret("init", "a")), "copy-init", vmbackup.ActionCreate},
+		{"renamed and taken with other content", renamed, secret("init", "b"), "copy-init", vmbackup.ActionCreate},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -364,6 +372,21 @@ func TestPlanObjects(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Both the old name and the copy's own are taken by something else.
+func TestPlanObjectsOfATwiceTakenName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		for _, name := range []string{"init", "copy-init"} {
+			c.put("secrets", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: name}, Data: map[string][]byte{"a": []byte("b")}})
+		}
+		got, err := c.planSecret(&renaming{operation: "op", backup: b1, from: web, to: vmbackup.Ref{Namespace: "other", Name: "copy"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, "names", got.names, map[string]string{"init": "copy-init-op"})
+	})
 }
 
 func TestClaimNames(t *testing.T) {

@@ -1,0 +1,67 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+)
+
+// Lookup answers questions about kinds that the tool refers to and does not manage,
+// so that it needs no client of theirs.
+type Lookup interface {
+	// Serves reports whether the API server has the resource.
+	Serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error)
+	// Exists reports whether an object is there. The error is that of the API
+	// server where it does not tell, as for a user who may not look.
+	Exists(ctx context.Context, resource schema.GroupVersionResource, namespace, name string) (bool, error)
+}
+
+// restLookup is Lookup over any REST client: it uses absolute paths.
+type restLookup struct{ rest rest.Interface }
+
+func (l restLookup) Serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error) {
+	body, err := answer(l.rest.Get().AbsPath(root(resource)...).Do(ctx))
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var served metav1.APIResourceList
+	if err := json.Unmarshal(body, &served); err != nil {
+		return false, err
+	}
+	for _, r := range served.APIResources {
+		if r.Name == resource.Resource {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (l restLookup) Exists(ctx context.Context, resource schema.GroupVersionResource, namespace, name string) (bool, error) {
+	path := root(resource)
+	if namespace != "" {
+		path = append(path, "namespaces", namespace)
+	}
+	_, err := answer(l.rest.Get().AbsPath(append(path, resource.Resource, name)...).Do(ctx))
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// root is the path of a group and version.
+func root(resource schema.GroupVersionResource) []string {
+	if resource.Group == "" {
+		return []string{"/api", resource.Version}
+	}
+	return []string{"/apis", resource.Group, resource.Version}
+}
