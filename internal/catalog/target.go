@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
@@ -24,13 +26,19 @@ import (
 // to a remote target, few enough for a small one.
 const reads = 16
 
+// readBytes is how many bytes of descriptions are held undecoded at once: usual ones
+// are tens of kilobytes, and many large ones must not take the memory.
+const readBytes = 4 * metadata.FileLimit
+
 // listing is what lies in the folders of metadata on a target.
 type listing struct {
 	store target.Store
 	// files of a backup, the tool's own before Harvester's.
 	files map[vmbackup.Ref][]target.Object
 	// flat files by an early Harvester: which backup they are of is in them.
-	flat      []target.Object
+	flat []target.Object
+	// odd are the keys of files that should describe a backup and are named as none.
+	odd       []string
 	namespace string
 }
 
@@ -46,6 +54,9 @@ func (c *Catalog) listTarget(ctx context.Context, namespace string) (*listing, e
 			kind, ref, ok := metadata.ParseKey(o.Key)
 			switch {
 			case !ok:
+				if namespace == "" || strings.HasPrefix(o.Key, prefix+namespace+"/") {
+					l.noteOdd(o.Key)
+				}
 			case kind == metadata.FileHarvesterFlat:
 				if strings.HasPrefix(ref.Name, namespace) {
 					l.flat = append(l.flat, o)
@@ -64,6 +75,40 @@ func (c *Catalog) listTarget(ctx context.Context, namespace string) (*listing, e
 	return l, nil
 }
 
+// noteOdd notes a file that looks like a description and has no name of one. What
+// else lies in the folders is nobody's backup.
+func (l *listing) noteOdd(key string) {
+	if strings.HasSuffix(key, ".json") || strings.HasSuffix(key, ".cfg") {
+		l.odd = append(l.odd, key)
+	}
+}
+
+// oddities tells the files with odd names, quoted, since a name can hold anything.
+func (l *listing) oddities() []string {
+	if len(l.odd) == 0 {
+		return nil
+	}
+	slices.Sort(l.odd)
+	const most = 5
+	named := make([]string, 0, most)
+	for _, key := range l.odd[:min(len(l.odd), most)] {
+		named = append(named, strconv.QuoteToASCII(shorten(key)))
+	}
+	if more := len(l.odd) - len(named); more > 0 {
+		named = append(named, fmt.Sprintf("and %d more", more))
+	}
+	return []string{fmt.Sprintf("%d files on backup target %s have names that no backup has, and were not read: %s", len(l.odd), l.store, strings.Join(named, ", "))}
+}
+
+// shorten keeps the beginning of a key that is too long to be shown.
+func shorten(key string) string {
+	const longest = 128
+	if len(key) <= longest {
+		return key
+	}
+	return strings.ToValidUTF8(key[:longest], "") + "…"
+}
+
 // read reads and observes the backups whose refs are not known already. Files
 // that cannot be read become warnings.
 func (l *listing) read(ctx context.Context, known map[vmbackup.Ref]bool) ([]*found, []string, error) {
@@ -74,9 +119,15 @@ func (l *listing) read(ctx context.Context, known map[vmbackup.Ref]bool) ([]*fou
 	)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(reads)
+	room := semaphore.NewWeighted(readBytes)
 	add := func(files []target.Object, skip func(vmbackup.Ref) bool) {
 		g.Go(func() error {
+			weight := largest(files)
+			if err := room.Acquire(gctx, weight); err != nil {
+				return err
+			}
 			record, when, bad := readFirst(gctx, l.store, files)
+			room.Release(weight)
 			if record != nil && !skip(record.Backup.Ref()) {
 				observe(gctx, l.store, &record.Backup)
 			}
@@ -105,12 +156,27 @@ func (l *listing) read(ctx context.Context, known map[vmbackup.Ref]bool) ([]*fou
 		return nil, nil, vmbackup.AsError(fmt.Errorf("reading backup target %s: %w", l.store, err), reasonOf(ctx))
 	}
 	slices.Sort(warnings)
-	return list, warnings, nil
+	return list, append(warnings, l.oddities()...), nil
+}
+
+// largest is the size of the largest of files that would be read.
+func largest(files []target.Object) int64 {
+	var most int64
+	for _, o := range files {
+		if o.Size <= metadata.FileLimit {
+			most = max(most, o.Size)
+		}
+	}
+	return most
 }
 
 // readFirst reads the first of a backup's files that is good. bad tells of those before it.
 func readFirst(ctx context.Context, store target.Store, files []target.Object) (record *metadata.Record, when time.Time, bad []string) {
 	for _, o := range files {
+		if o.Size > metadata.FileLimit {
+			bad = append(bad, tooLarge(o.Key, o.Size).Error())
+			continue
+		}
 		record, err := readFile(ctx, store, o.Key)
 		if err == nil {
 			for _, text := range bad {
@@ -126,8 +192,18 @@ func readFirst(ctx context.Context, store target.Store, files []target.Object) (
 	return nil, time.Time{}, bad
 }
 
+// tooLarge is the error for a file that no description is as large as.
+func tooLarge(key string, size int64) error {
+	return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "%s: %d bytes are more than the %d that a description may have", key, size, metadata.FileLimit).
+		WithHint("the file was not read and not changed; compare it with another copy, or make a new backup")
+}
+
 func readFile(ctx context.Context, store target.Store, key string) (*metadata.Record, error) {
 	content, err := store.Get(ctx, key, metadata.FileLimit)
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonInvalidRequest {
+		// The key is one of ParseKey's, so that only its size is refused.
+		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "%w", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -52,7 +53,7 @@ func ParseManifest(manifest []byte) (*Manifest, error) {
 	if len(manifest) > FileLimit {
 		return nil, invalidManifest(fmt.Errorf("%d bytes are more than %d", len(manifest), FileLimit))
 	}
-	if err := scan(manifest); err != nil {
+	if err := scan(manifest, shapeOf(reflect.TypeFor[Manifest]())); err != nil {
 		return nil, invalidManifest(err)
 	}
 	return parseManifest(manifest)
@@ -65,6 +66,9 @@ func parseManifest(manifest []byte) (*Manifest, error) {
 		return nil, invalidManifest(err)
 	}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(manifest, &m.Fields); err != nil {
+		return nil, invalidManifest(err)
+	}
+	if err := checkFields(m.Fields); err != nil {
 		return nil, invalidManifest(err)
 	}
 	for _, known := range []string{"apiVersion", "kind", "metadata", "status"} {
@@ -81,6 +85,20 @@ func parseManifest(manifest []byte) (*Manifest, error) {
 		return nil, invalidManifest(fmt.Errorf("metadata.namespace %q is no name of a namespace", m.Metadata.Namespace))
 	}
 	return m, nil
+}
+
+// checkFields refuses top-level fields of which a reader that does not mind case,
+// as encoding/json, would take one for the other.
+func checkFields(fields map[string]json.RawMessage) error {
+	folded := map[string]string{"status": "status"}
+	for field := range fields {
+		fold := strings.ToLower(strings.ToUpper(field))
+		if other, found := folded[fold]; found && other != field {
+			return fmt.Errorf("fields %q and %q differ in case only", field, other)
+		}
+		folded[fold] = field
+	}
+	return nil
 }
 
 func invalidManifest(err error) error {

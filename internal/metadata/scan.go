@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"unicode/utf8"
 
@@ -40,14 +41,20 @@ func DecodeStrict(place string, content []byte, into any) error {
 	return decode(place, content, into)
 }
 
-// decode reads one JSON document strictly: bounded size and depth, field names in
-// their own case, no key twice, nothing after the end. Unknown fields pass, since
-// newer writers add some.
+// ReadObject reads a manifest into a type of Kubernetes as the API server does: a
+// field is one in its own case only, where encoding/json would take others, too.
+func ReadObject(manifest []byte, into any) error {
+	return kjson.UnmarshalCaseSensitivePreserveInts(manifest, into)
+}
+
+// decode reads one JSON document strictly: bounded size and depth, no key twice, no
+// known field in another case, which other readers of the file would take for it,
+// nothing after the end. Unknown fields pass, since newer writers add some.
 func decode(file string, content []byte, into any) error {
 	if len(content) > FileLimit {
 		return damaged(file, "%d bytes are more than the %d that metadata may have", len(content), FileLimit)
 	}
-	if err := scan(content); err != nil {
+	if err := scan(content, shapeOf(reflect.TypeOf(into))); err != nil {
 		return damaged(file, "%w", err)
 	}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(content, into); err != nil {
@@ -56,14 +63,15 @@ func decode(file string, content []byte, into any) error {
 	return nil
 }
 
-// scan checks the form of a JSON document without building it.
-func scan(content []byte) error {
+// scan checks the form of a JSON document, which is to become a value of the shape,
+// without building it.
+func scan(content []byte, s *shape) error {
 	if !utf8.Valid(content) {
 		return errors.New("not UTF-8")
 	}
 	dec := json.NewDecoder(bytes.NewReader(content))
 	dec.UseNumber()
-	if err := scanValue(dec, nil); err != nil {
+	if err := scanValue(dec, nil, s); err != nil {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
@@ -72,7 +80,7 @@ func scan(content []byte) error {
 	return nil
 }
 
-func scanValue(dec *json.Decoder, at []string) error {
+func scanValue(dec *json.Decoder, at []string, s *shape) error {
 	tok, err := dec.Token()
 	if err != nil {
 		return scanError(at, err)
@@ -86,7 +94,7 @@ func scanValue(dec *json.Decoder, at []string) error {
 	}
 	if delim == '[' {
 		for i := 0; dec.More(); i++ {
-			if err := scanValue(dec, append(at, "["+strconv.Itoa(i)+"]")); err != nil {
+			if err := scanValue(dec, append(at, "["+strconv.Itoa(i)+"]"), s.of("")); err != nil {
 				return err
 			}
 		}
@@ -105,7 +113,10 @@ func scanValue(dec *json.Decoder, at []string) error {
 				return scanError(append(at, key), errors.New("key given twice"))
 			}
 			seen[key] = true
-			if err := scanValue(dec, append(at, key)); err != nil {
+			if known := s.otherCase(key); known != "" {
+				return scanError(append(at, key), fmt.Errorf("it is not %q, but differs in case only", known))
+			}
+			if err := scanValue(dec, append(at, key), s.of(key)); err != nil {
 				return err
 			}
 		}

@@ -99,7 +99,7 @@ func (d *Directory) walk(root *os.Root, folder, prefix string, visit func(Object
 			}
 			continue
 		}
-		if !e.Type().IsRegular() || !strings.HasPrefix(key, prefix) || checkKey(key) != nil {
+		if !e.Type().IsRegular() || !strings.HasPrefix(key, prefix) {
 			continue
 		}
 		info, err := e.Info()

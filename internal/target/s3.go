@@ -48,7 +48,7 @@ func openS3(u *url.URL, creds map[string][]byte) (Store, error) {
 	client, err := minio.New(cfg.host, &minio.Options{
 		Creds:        credentials.NewStaticV4(cfg.accessKey, cfg.secretKey, ""),
 		Secure:       cfg.secure,
-		Transport:    transport,
+		Transport:    &listings{transport},
 		Region:       cfg.region,
 		BucketLookup: cfg.lookup,
 		MaxRetries:   attempts,
@@ -68,20 +68,19 @@ func openS3(u *url.URL, creds map[string][]byte) (Store, error) {
 	}, nil
 }
 
-// List implements Store. Objects whose keys are no keys of a Store, such as the
-// folder markers that some tools leave, are left out.
+// List implements Store. The folder markers that some tools leave are no files.
 func (s *s3Store) List(ctx context.Context, prefix string, each func(Object) error) error {
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
 	doing := "listing " + prefix
-	for info := range s.core.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true}) {
+	for info := range s.core.ListObjectsIter(withPages(ctx), s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true}) {
 		if info.Err != nil {
 			return s.failed(ctx, doing, "", info.Err)
 		}
 		s.seen.Store(true)
 		key, found := strings.CutPrefix(info.Key, s.prefix)
-		if !found || checkKey(key) != nil {
+		if !found || !strings.HasPrefix(key, prefix) || strings.HasSuffix(key, "/") || strings.HasPrefix(key, tempFolder) {
 			continue
 		}
 		if err := each(object(key, info)); err != nil {

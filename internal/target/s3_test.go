@@ -12,6 +12,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,6 +109,8 @@ func TestS3Errors(t *testing.T) {
 		{400, "AuthorizationHeaderMalformed", vmbackup.ReasonTargetUnavailable, []string{"region"}},
 		{301, "PermanentRedirect", vmbackup.ReasonTargetUnavailable, []string{"region"}},
 		{501, "NotImplemented", vmbackup.ReasonTargetUnavailable, nil},
+		{409, "QuotaExceeded", vmbackup.ReasonTargetUnavailable, []string{"no room"}},
+		{507, "XMinioStorageFull", vmbackup.ReasonTargetUnavailable, []string{"no room"}},
 	} {
 		t.Run(test.code, func(t *testing.T) {
 			t.Parallel()
@@ -330,25 +333,68 @@ func TestS3Canceled(t *testing.T) {
 	}
 }
 
-// Folder markers and keys outside of the prefix are no files of the target.
-func TestS3ListSkipsOddKeys(t *testing.T) {
+// Folder markers and keys outside of the prefix are no files of the target; keys
+// that cannot be read are told.
+func TestS3ListTellsOddKeys(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if got := r.URL.Query().Get("prefix"); got != "base/h/" {
 			t.Errorf("prefix %q, want base/h/", got)
 		}
 		var contents string
-		for _, key := range []string{"base/h/", "base/h/../x", "base/h//y", "base/h/a.cfg", "other/h/b.cfg"} {
+		for _, key := range []string{"base/h/", "base/h/%2E%2E/x", "base/h//y", "base/h/a.cfg", "base/h/c%1B%5B31m%00", "other/h/b.cfg"} {
 			contents += "<Contents><Key>" + key + "</Key><Size>1</Size><LastModified>2026-01-02T03:04:05.000Z</LastModified></Contents>"
 		}
-		fmt.Fprintf(w, "<ListBucketResult><Name>bkt</Name><IsTruncated>false</IsTruncated>%s</ListBucketResult>", contents)
+		fmt.Fprintf(w, "<ListBucketResult><Name>bkt</Name><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>%s</ListBucketResult>", contents)
 	}))
 	defer server.Close()
+	s := s3At(t, server.URL)
 	var got []string
-	err := s3At(t, server.URL).List(t.Context(), "h/", func(o target.Object) error {
+	err := s.List(t.Context(), "h/", func(o target.Object) error {
 		got = append(got, o.Key)
 		return nil
 	})
-	if err != nil || len(got) != 1 || got[0] != "h/a.cfg" {
-		t.Errorf("List = %q, %v; want h/a.cfg", got, err)
+	if want := []string{"h/../x", "h//y", "h/a.cfg", "h/c\x1b[31m\x00"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("List = %q, %v; want %q", got, err, want)
+	}
+	for _, key := range []string{"h/../x", "h//y", "h/c\x1b[31m\x00"} {
+		if _, err := s.Get(t.Context(), key, 1); vmbackup.ReasonOf(err) != vmbackup.ReasonInvalidRequest {
+			t.Errorf("Get(%q): %v, want InvalidRequest", key, err)
+		}
+	}
+}
+
+// Whatever a server answers, a listing ends, takes little memory, and is empty only
+// when an S3 server says so.
+func TestS3HostileListings(t *testing.T) {
+	page := func(token string) string {
+		return "<ListBucketResult><Name>bkt</Name><IsTruncated>true</IsTruncated><NextContinuationToken>" + token + "</NextContinuationToken></ListBucketResult>"
+	}
+	var requests atomic.Int32
+	for name, test := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		says   string
+	}{
+		"GoesRound": {func(w http.ResponseWriter) { fmt.Fprint(w, page("again")) }, "does not end"},
+		"NeverEnds": {func(w http.ResponseWriter) { fmt.Fprint(w, page(fmt.Sprint(requests.Add(1)))) }, "does not end"},
+		"Page":      {func(w http.ResponseWriter) { fmt.Fprint(w, "<html><head></head><body>Sign in</body></html>") }, "no listing of S3"},
+		"Text":      {func(w http.ResponseWriter) { fmt.Fprint(w, "Sign in") }, "no listing of S3"},
+		"Nothing":   {func(http.ResponseWriter) {}, "no listing of S3"},
+		"BreaksOff": {func(w http.ResponseWriter) { fmt.Fprint(w, "<ListBucketResult><Contents><Key>a") }, "EOF"},
+		"NoBooleans": {func(w http.ResponseWriter) {
+			fmt.Fprint(w, "<ListBucketResult><IsTruncated>x</IsTruncated></ListBucketResult>")
+		}, "ParseBool"},
+		"TooMuchText":  {func(w http.ResponseWriter) { fmt.Fprint(w, "<ListBucketResult><Name>"+strings.Repeat("n", 17<<20)) }, "bytes"},
+		"OtherRequest": {func(w http.ResponseWriter) { fmt.Fprint(w, "<ListAllMyBucketsResult></ListAllMyBucketsResult>") }, "ListAllMyBucketsResult"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.answer(w) }))
+			defer server.Close()
+			err := s3At(t, server.URL).List(t.Context(), "h/", func(o target.Object) error {
+				t.Errorf("listed %+v", o)
+				return nil
+			})
+			checkError(t, "List", err, vmbackup.ReasonTargetUnavailable, server.URL, test.says)
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 
 	"github.com/minio/minio-go/v7"
 
@@ -51,10 +52,18 @@ func (s *s3Store) classify(answer minio.ErrorResponse) (vmbackup.Reason, string)
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException":
 		return vmbackup.ReasonTargetUnavailable, "check the region in the URL s3://<bucket>@<region>/ and " + keyEndpoints + " in the Secret of the BackupTarget"
 	}
+	if answer.StatusCode == http.StatusInsufficientStorage || slices.Contains(fullCodes(), answer.Code) {
+		return vmbackup.ReasonTargetUnavailable, "the target has no room: make some, then run the same command again; what lies on it is not affected"
+	}
 	if answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden {
 		return vmbackup.ReasonForbidden, "the access key needs the rights to list, read, write and delete in bucket " + s.bucket
 	}
 	return vmbackup.ReasonTargetUnavailable, "the server answered, but not as expected; try again, and look at its own log"
+}
+
+// fullCodes are what servers say when their disk or the bucket's quota is full.
+func fullCodes() []string {
+	return []string{"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "ServiceQuotaExceededException"}
 }
 
 // connectHint says what to look at when there was no answer.

@@ -28,7 +28,8 @@ type Object struct {
 // Implementations keep no credentials in process-wide state.
 type Store interface {
 	// List calls each for every file below prefix, in the order of keys, until
-	// each returns an error, which List returns.
+	// each returns an error, which List returns. Keys that the other calls refuse as
+	// malformed are among them, where the target has such, so that they can be told.
 	List(ctx context.Context, prefix string, each func(Object) error) error
 	// Stat returns the file's size and time.
 	Stat(ctx context.Context, key string) (Object, error)

@@ -233,7 +233,7 @@ func ofSourceLife(annotation string) bool {
 // restoredClaim is the claim for one volume, filled from the VolumeSnapshot.
 func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renaming, snapshot string) (*corev1.PersistentVolumeClaim, error) {
 	old := &corev1.PersistentVolumeClaim{}
-	if err := json.Unmarshal(backedUp, old); err != nil {
+	if err := metadata.ReadObject(backedUp, old); err != nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "claim %s in backup %s cannot be read: %w", v.SourcePVC, n.backup, err)
 	}
 	annotations := map[string]string{AnnotationRestoredFrom: n.backup.String(), AnnotationVolume: v.Name}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -143,7 +144,7 @@ func (r *restoreRun) ensureSnapshots(ctx context.Context) error {
 func (r *restoreRun) ensureObjects(ctx context.Context) error {
 	for _, raw := range r.record.Secrets {
 		s := &corev1.Secret{}
-		if err := json.Unmarshal(raw, s); err != nil {
+		if err := metadata.ReadObject(raw, s); err != nil {
 			return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "a Secret of restore %s cannot be read: %w", r.restore().Ref(), err)
 		}
 		_, err := r.engine.clients.Core.CoreV1().Secrets(r.namespace()).Create(ctx, s, metav1.CreateOptions{FieldManager: kube.FieldManager})
@@ -157,7 +158,7 @@ func (r *restoreRun) ensureObjects(ctx context.Context) error {
 	}
 	for _, raw := range r.record.ConfigMaps {
 		m := &corev1.ConfigMap{}
-		if err := json.Unmarshal(raw, m); err != nil {
+		if err := metadata.ReadObject(raw, m); err != nil {
 			return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "a ConfigMap of restore %s cannot be read: %w", r.restore().Ref(), err)
 		}
 		_, err := r.engine.clients.Core.CoreV1().ConfigMaps(r.namespace()).Create(ctx, m, metav1.CreateOptions{FieldManager: kube.FieldManager})

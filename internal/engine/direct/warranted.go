@@ -46,7 +46,7 @@ func unwarranted(m *metadata.Manifest) string {
 // to, and those that are not for guests.
 func keepWarranted(record *metadata.Record) (warnings []string, err error) {
 	vm := &kubevirtv1.VirtualMachine{}
-	if err := json.Unmarshal(record.VM, vm); err != nil {
+	if err := metadata.ReadObject(record.VM, vm); err != nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the machine in backup %s cannot be read: %w", record.Backup.Ref(), err)
 	}
 	if vm.Spec.Template == nil {

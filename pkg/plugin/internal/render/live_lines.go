@@ -204,7 +204,7 @@ const mostBad = 10
 func (p *live) ended(op *operation, at time.Time, width int) []string {
 	kind, ref := op.title()
 	symbol, _, c := p.look.phase(op.phase)
-	line := kind + " " + ref + "  " + string(op.phase)
+	line := kind + " " + ref + "  " + clean(string(op.phase))
 	facts := []string{}
 	if took := op.elapsed(at); took > 0 {
 		facts = append(facts, span(took))
@@ -232,7 +232,7 @@ func (p *live) ended(op *operation, at time.Time, width int) []string {
 	if op.message != "" {
 		text := clean(op.message)
 		if op.reason != "" {
-			text = string(op.reason) + ": " + text
+			text = clean(string(op.reason)) + ": " + text
 		}
 		for _, l := range wrap(text, max(width-2, 18)) {
 			lines = append(lines, "  "+p.look.paint(dim, l))

@@ -91,7 +91,7 @@ func (p *plainProgress) step(op *operation, e vmbackup.Event) string {
 		return ""
 	}
 	p.steps[key] = e.State
-	text := "step " + op.stepNumber(e.Step) + clean(op.stepTitle(e.Step)) + ": " + string(e.State)
+	text := "step " + op.stepNumber(e.Step) + clean(op.stepTitle(e.Step)) + ": " + clean(string(e.State))
 	if e.Message != "" {
 		text += ", " + clean(e.Message)
 	}
@@ -110,7 +110,7 @@ func (p *plainProgress) volume(op *operation, e vmbackup.Event, at time.Time) st
 		return ""
 	}
 	p.told[key] = told{at: at, percent: percent, state: e.State, message: e.Message}
-	text := "volume " + clean(e.Volume) + ": " + string(e.State)
+	text := "volume " + clean(e.Volume) + ": " + clean(string(e.State))
 	switch {
 	case e.State == vmbackup.StateRunning:
 		text += " " + strconv.Itoa(percent) + "%"
@@ -142,7 +142,7 @@ func about(e vmbackup.Event) string {
 
 // resultText is an operation's end: Ready in 4m10s, Failed after 3s: reason: message.
 func resultText(op *operation, at time.Time) string {
-	text := string(op.phase)
+	text := clean(string(op.phase))
 	if took := op.elapsed(at); took > 0 {
 		preposition := " after "
 		if op.phase == vmbackup.PhaseReady {
@@ -152,7 +152,7 @@ func resultText(op *operation, at time.Time) string {
 	}
 	var why []string
 	if op.reason != "" {
-		why = append(why, string(op.reason))
+		why = append(why, clean(string(op.reason)))
 	}
 	if op.message != "" {
 		why = append(why, clean(op.message))

@@ -4,6 +4,7 @@
 package render
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 
@@ -17,9 +18,31 @@ func cells(s string) int { return twwidth.Width(s) }
 
 // clean makes foreign text safe to show: names and messages come from clusters
 // and backup targets, and must neither move the cursor nor change colours nor
-// reorder the line. Line ends and tabs become spaces.
+// reorder the line. Line ends and tabs become spaces; what would act on a terminal,
+// or not be seen at all, is written out, so that it is noticed.
 func clean(s string) string {
-	return strings.Join(strings.Fields(strings.Map(visible, withoutSequences(s))), " ")
+	var out strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\n', r == '\t', r == '\r':
+			out.WriteByte(' ')
+		case r < 0x20 || r == 0x7f:
+			out.WriteByte('^') // ^[ is Escape, as terminals and kubectl write it
+			out.WriteRune(r ^ 0x40)
+		case hidden(r):
+			fmt.Fprintf(&out, "\\u%04x", r)
+		default:
+			out.WriteRune(r)
+		}
+	}
+	return strings.Join(strings.Fields(out.String()), " ")
+}
+
+// hidden reports whether a character is not seen, or changes how others are. The
+// joiners stay: scripts and emoji are written with them.
+func hidden(r rune) bool {
+	const nonJoiner, joiner = '\u200c', '\u200d'
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Cf, r) && r != nonJoiner && r != joiner
 }
 
 // paragraphs is clean for text whose line ends matter.
@@ -31,35 +54,6 @@ func paragraphs(s string) []string {
 		}
 	}
 	return out
-}
-
-// withoutSequences leaves out the terminal's control sequences (ECMA-48 CSI), of
-// which only the first character would not be visible.
-func withoutSequences(s string) string {
-	for {
-		start := strings.Index(s, "\x1b[")
-		if start < 0 {
-			return s
-		}
-		end := start + 2
-		for end < len(s) && s[end] >= 0x20 && s[end] < 0x40 {
-			end++
-		}
-		if end < len(s) && s[end] >= 0x40 && s[end] < 0x7f {
-			end++
-		}
-		s = s[:start] + s[end:]
-	}
-}
-
-func visible(r rune) rune {
-	switch {
-	case r == '\n', r == '\t', r == '\r':
-		return ' '
-	case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029', r == '\ufeff':
-		return -1
-	}
-	return r
 }
 
 // truncate shortens plain text to at most n cells, ending in an ellipsis.

@@ -88,7 +88,8 @@ func TestWrap(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	for in, want := range map[string]string{
-		"a\tb\r\n c": "a b c", "\x1b[31mred\x1b[0m": "red", "\x1b]0;t\x07x": "]0;tx", "cut \x1b[3": "cut", "a\u202eb\ufeff": "ab", "ü 資料": "ü 資料",
+		"a\tb\r\n c": "a b c", "\x1b[31mred\x1b[0m": "^[[31mred^[[0m", "\x1b]0;t\x07x": "^[]0;t^Gx", "\x7f\x00": "^?^@", "a\u202eb\ufeff": `a\u202eb\ufeff`,
+		"\u009b31m": `\u009b31m`, "\U000e0041": `\ue0041`, "\xff": "\ufffd", "ü 資料 👩‍💻": "ü 資料 👩‍💻",
 	} {
 		if got := clean(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
