@@ -98,8 +98,11 @@ func (r *backupRun) ensureClass(ctx context.Context) error {
 	}
 	// The plan has found none that fits.
 	class := newClass(r.backup().Spec.Type)
-	r.state.Class = class.Name
-	return r.engine.createClass(ctx, class)
+	if err := r.engine.createClass(ctx, class); err != nil {
+		return err
+	}
+	r.state.Class = class.Name // once it is there: the step may be run again
+	return nil
 }
 
 // ensureClass returns the name of a fitting class, which it makes where there is none.

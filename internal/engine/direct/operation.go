@@ -51,7 +51,7 @@ func operationName(kind journal.Kind, name string) string {
 func (e *Engine) begin(ctx context.Context, entry journal.Entry) error {
 	entry.Labels[LabelRun] = newOperation()
 	short := newPatience(flow.NewEvents(vmbackup.NopSink{}, "", e.clock), "run the same command again")
-	short.limit = startGrace
+	short.limit = beginLimit
 	return short.bear(ctx, func(ctx context.Context) error {
 		written, err := e.journal.Create(ctx, entry)
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {

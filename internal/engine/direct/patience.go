@@ -23,6 +23,8 @@ const (
 	// outageLimit is how long requests are repeated while the API server is away. A
 	// wait, which asks for nothing that would be missing, is not bounded by it.
 	outageLimit = 2 * time.Minute
+	// beginLimit is the same where nothing was begun and nobody hears of it.
+	beginLimit = time.Minute
 	// startGrace is how long after an outage a refusal may be one of an API server
 	// that has not read its roles yet.
 	startGrace = 20 * time.Second
