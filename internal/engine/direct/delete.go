@@ -171,9 +171,11 @@ func (d *deletion) remember(ctx context.Context, snapshots []string) error {
 		return err
 	}
 	entry.Version = d.own.version
-	entry, err = d.engine.journal.Update(ctx, entry)
+	if entry, err = d.engine.journal.Update(ctx, entry); err != nil {
+		return err
+	}
 	d.own.version = entry.Version
-	return err
+	return nil
 }
 
 // backups deletes Longhorn's Backups, which removes their data, and then sees on
@@ -259,9 +261,30 @@ func (d *deletion) seeGone(ctx context.Context, store target.Store, keys []strin
 	return nil
 }
 
+// relistPause is after how long the target is looked at again for what Longhorn does
+// not list: it may be gone by then, as an earlier run has asked for.
+const relistPause = 20 * time.Second
+
 // relist has Longhorn list backups again that are on the target and that it does
 // not know: deleting nothing is not deleting.
 func (e *Engine) relist(ctx context.Context, backup *vmbackup.Backup, store target.Store, say func(string)) error {
+	for {
+		there, err := stored(ctx, backup, store)
+		if err != nil || len(there.Status.Volumes) == 0 {
+			return err
+		}
+		waiting, cancel := context.WithTimeout(ctx, relistPause)
+		err = e.awaitListed(waiting, there, say, func(*longhornv1.Backup) bool { return true })
+		over := waiting.Err() != nil
+		cancel()
+		if err == nil || !over || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// stored is the backup with those of its volumes alone whose data is on the target.
+func stored(ctx context.Context, backup *vmbackup.Backup, store target.Store) (*vmbackup.Backup, error) {
 	there := *backup
 	there.Status.Volumes = nil
 	for _, v := range backup.Status.Volumes {
@@ -272,13 +295,10 @@ func (e *Engine) relist(ctx context.Context, backup *vmbackup.Backup, store targ
 		case err == nil:
 			there.Status.Volumes = append(there.Status.Volumes, v)
 		case vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound:
-			return err
+			return nil, err
 		}
 	}
-	if len(there.Status.Volumes) == 0 {
-		return nil
-	}
-	return e.awaitListed(ctx, &there, say, func(*longhornv1.Backup) bool { return true })
+	return &there, nil
 }
 
 // owns reports whether a Longhorn Backup belongs to the deleted backup.

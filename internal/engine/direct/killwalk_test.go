@@ -204,7 +204,7 @@ func TestKillWalk(t *testing.T) {
 			if len(changes) < 3 || want["records"] == nil && cmd.name != "delete" {
 				t.Fatalf("the flow changes only %q; state %q", changes, want)
 			}
-			for _, f := range []fate{dieBefore, dieAfter, outage, blip} {
+			for _, f := range []mishap{dieBefore, dieAfter, outage, blip} {
 				points := 0
 				for n := 1; ; n++ {
 					reached := false
@@ -259,7 +259,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 					cmd.prepare(c)
 					var deaths []string
 					for range 1 + random.IntN(4) {
-						n, f := 1+random.IntN(len(changes)), []fate{dieBefore, dieAfter}[random.IntN(2)]
+						n, f := 1+random.IntN(len(changes)), []mishap{dieBefore, dieAfter}[random.IntN(2)]
 						p := c.process(n, f)
 						defer p.bury()
 						if err := p.live(cmd.run); err != nil && len(p.changes) < n {

@@ -28,18 +28,18 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// fate is what happens to a process at one of its requests that change something.
-type fate string
+// mishap is what happens to a process at one of its requests that change something.
+type mishap string
 
 const (
 	// dieBefore ends the process with the request unsent, dieAfter with it done and
 	// its answer unread.
-	dieBefore fate = "killed before"
-	dieAfter  fate = "killed after"
+	dieBefore mishap = "killed before"
+	dieAfter  mishap = "killed after"
 	// outage takes the API server away from the request on, blip lets it do the
 	// request and lose the answer.
-	outage fate = "API server away"
-	blip   fate = "answer lost"
+	outage mishap = "API server away"
+	blip   mishap = "answer lost"
 )
 
 // outageTakes is how long an outage lasts.
@@ -56,7 +56,7 @@ type process struct {
 
 	mu      sync.Mutex
 	at      int
-	fate    fate
+	mishap  mishap
 	changes []string
 	dead    bool
 	back    time.Time // when the API server is back
@@ -64,9 +64,9 @@ type process struct {
 	ending  []func()
 }
 
-// process starts a process that meets its fate at its n-th change; with 0 it lives.
-func (c *cluster) process(at int, f fate) *process {
-	p := &process{c: c, at: at, fate: f, died: make(chan struct{})}
+// process starts a process that meets its mishap at its n-th change; with 0 it lives.
+func (c *cluster) process(at int, f mishap) *process {
+	p := &process{c: c, at: at, mishap: f, died: make(chan struct{})}
 	core, snapshot, longhorn := &corefake.Clientset{}, &snapshotfake.Clientset{}, &longhornfake.Clientset{}
 	virt := &kubevirtFake{core: kubevirtCore{fake: &clienttesting.Fake{}}}
 	p.serve(&core.Fake, corescheme.Scheme)
@@ -116,16 +116,16 @@ func (p *process) request(changes bool, what string, target bool, do func() erro
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case mine && p.fate == dieAfter:
+	case mine && p.mishap == dieAfter:
 		p.die()
 		return errDead
-	case mine && p.fate == blip && !target:
+	case mine && p.mishap == blip && !target:
 		return refused()
 	}
 	return err
 }
 
-// before reports whether this is the request at which the process meets its fate.
+// before reports whether this is the request at which the process meets its mishap.
 func (p *process) before(changes bool, what string, target bool) (mine bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,10 +137,10 @@ func (p *process) before(changes bool, what string, target bool) (mine bool, err
 		mine = len(p.changes) == p.at
 	}
 	switch {
-	case mine && p.fate == dieBefore:
+	case mine && p.mishap == dieBefore:
 		p.die()
 		return true, errDead
-	case mine && p.fate == outage && !target:
+	case mine && p.mishap == outage && !target:
 		p.back = time.Now().Add(outageTakes)
 		for _, w := range p.watches {
 			w.Stop()
