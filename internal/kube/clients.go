@@ -46,6 +46,8 @@ type VirtualMachines interface {
 	Create(ctx context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error)
 	// Patch applies a JSON merge patch.
 	Patch(ctx context.Context, namespace, name string, patch []byte) error
+	// Start starts a machine whose run strategy leaves that to somebody.
+	Start(ctx context.Context, namespace, name string) error
 	// Freeze freezes the guest's file systems; the guest thaws itself after the deadline.
 	Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error
 	// Unfreeze thaws the guest's file systems.
@@ -99,19 +101,23 @@ func (c rawVMs) Patch(ctx context.Context, namespace, name string, patch []byte)
 		Param("fieldManager", FieldManager).Body(patch).Do(ctx).Error()
 }
 
+func (c rawVMs) Start(ctx context.Context, namespace, name string) error {
+	return c.subresource("virtualmachines", namespace, name, "start").Do(ctx).Error()
+}
+
 func (c rawVMs) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
 	body, err := json.Marshal(kubevirtv1.FreezeUnfreezeTimeout{UnfreezeTimeout: &metav1.Duration{Duration: deadline}})
 	if err != nil {
 		return err
 	}
-	return c.subresource(namespace, name, "freeze").Body(body).Do(ctx).Error()
+	return c.subresource("virtualmachineinstances", namespace, name, "freeze").Body(body).Do(ctx).Error()
 }
 
 func (c rawVMs) Unfreeze(ctx context.Context, namespace, name string) error {
-	return c.subresource(namespace, name, "unfreeze").Do(ctx).Error()
+	return c.subresource("virtualmachineinstances", namespace, name, "unfreeze").Do(ctx).Error()
 }
 
-func (c rawVMs) subresource(namespace, name, subresource string) *rest.Request {
+func (c rawVMs) subresource(resource, namespace, name, subresource string) *rest.Request {
 	return c.rest.Put().AbsPath("/apis/subresources.kubevirt.io", kubevirtv1.ApiStorageVersion).
-		Namespace(namespace).Resource("virtualmachineinstances").Name(name).SubResource(subresource)
+		Namespace(namespace).Resource(resource).Name(name).SubResource(subresource)
 }

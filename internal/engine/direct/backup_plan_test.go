@@ -72,6 +72,12 @@ func TestBackupIsRefusedBeforeAnyChange(t *testing.T) {
 			},
 		},
 		{
+			name: "data engine v2", reason: vmbackup.ReasonStorageUnsupported, says: "data engine v2",
+			set: func(c *cluster) {
+				edit(c.apiServer, "volumes", kube.LonghornNamespace, "pvc-web-data", func(v *longhornv1.Volume) { v.Spec.DataEngine = longhornv1.DataEngineTypeV2 })
+			},
+		},
+		{
 			name: "no driver", reason: vmbackup.ReasonStorageUnsupported, says: "lies on no CSI driver",
 			set: func(c *cluster) {
 				edit(c.apiServer, "persistentvolumes", "", "pvc-web-data", func(p *corev1.PersistentVolume) { p.Spec.CSI = nil })
@@ -218,6 +224,13 @@ func TestBackupPlan(t *testing.T) {
 		wantSame(t, "images", b.Status.Images, []vmbackup.BackupImage{{Name: "fedora", State: vmbackup.StatePending}})
 		wantSame(t, "secrets", b.Status.Secrets, []vmbackup.KeyedObject{{Name: "web-init", Keys: []string{"userdata"}}})
 		wantSame(t, "config maps", b.Status.ConfigMaps, []vmbackup.KeyedObject{{Name: "web-conf", Keys: []string{"port"}}})
+		for i := range b.Status.Volumes {
+			v := &b.Status.Volumes[i]
+			if v.Encrypted == nil || *v.Encrypted {
+				t.Errorf("volume %s: encrypted %v", v.Name, v.Encrypted)
+			}
+			v.Encrypted = nil
+		}
 		wantSame(t, "volumes", b.Status.Volumes, []vmbackup.BackupVolume{
 			{Name: "root", PVC: "web-root", StorageClass: "longhorn", SizeBytes: 10 * gib, LonghornVolume: "pvc-web-root", Image: "fedora", State: vmbackup.StatePending},
 			{Name: "data", PVC: "web-data", StorageClass: "longhorn", SizeBytes: 20 * gib, LonghornVolume: "pvc-web-data", State: vmbackup.StatePending},

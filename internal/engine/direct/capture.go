@@ -84,7 +84,7 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "VirtualMachine %s has no volume on a PersistentVolumeClaim, so there is no data to back up", ref).
 			WithHint("save the manifest alone with: kubectl get virtualmachines.kubevirt.io %s -n %s -o yaml", ref.Name, ref.Namespace)
 	}
-	c.warnings = refs.warnings
+	c.warnings = append(refs.warnings, shared(c.vm)...)
 
 	c.volumes = make([]capturedVolume, len(refs.claims))
 	secrets := make([]*corev1.Secret, len(refs.secrets))
@@ -216,6 +216,9 @@ func (e *Engine) captureVolume(ctx context.Context, vm vmbackup.Ref, ref claimRe
 	if err != nil {
 		return nil, err
 	}
+	if err := checkEngine(volume, ref, vm); err != nil {
+		return nil, err
+	}
 	claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
 	manifest, err := sanitized(claim)
 	if err != nil {
@@ -225,6 +228,7 @@ func (e *Engine) captureVolume(ctx context.Context, vm vmbackup.Ref, ref claimRe
 		BackupVolume: vmbackup.BackupVolume{
 			Name: ref.volume, PVC: claim.Name, SizeBytes: volume.Spec.Size,
 			LonghornVolume: volume.Name, Image: volume.Spec.BackingImage, State: vmbackup.StatePending,
+			Encrypted: &volume.Spec.Encrypted,
 		},
 		claim: manifest, target: volume.Spec.BackupTargetName, estimate: volume.Status.ActualSize,
 	}

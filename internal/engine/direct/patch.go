@@ -5,6 +5,7 @@ package direct
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -38,6 +39,9 @@ func (e *editor) patch(n *renaming) error {
 	patched := &editor{}
 	if err := kjson.Unmarshal(after, &patched.root); err != nil {
 		return refused(err)
+	}
+	if patched.at("spec", "template", "spec") == nil {
+		return refused(errors.New("it takes away the machine's template"))
 	}
 	for _, path := range [][]string{
 		{"apiVersion"}, {"kind"}, {"metadata", "name"}, {"metadata", "namespace"},

@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,9 @@ func (e *Engine) findLost(ctx context.Context, record *metadata.Record) (map[str
 		group.Go(func() error {
 			_, missing := claimOf(record, v.PVC)
 			if missing == nil {
+				missing = unfinished(backup, v)
+			}
+			if missing == nil {
 				var err error
 				if missing, err = look(ctx, backup, v); err != nil {
 					return err
@@ -54,6 +58,24 @@ func (e *Engine) findLost(ctx context.Context, record *metadata.Record) (map[str
 		})
 	}
 	return lost, group.Wait()
+}
+
+// unfinished tells of a volume whose data was never said to be complete: the file of
+// a Longhorn backup lies on the target before all of its blocks do.
+func unfinished(backup *vmbackup.Backup, v *vmbackup.BackupVolume) error {
+	if backup.Status.Ready {
+		return nil
+	}
+	switch v.State {
+	case vmbackup.StatePending, vmbackup.StateRunning, vmbackup.StateFailed:
+		what := fmt.Sprintf("the data of volume %s in backup %s was never complete", v.Name, backup.Ref())
+		if v.Message != "" {
+			what += ": " + v.Message
+		}
+		return vmbackup.Errorf(vmbackup.ReasonDataLost, "%s", what).
+			WithHint("choose another backup with: kubectl vmbackup list -n %s --from all", backup.Metadata.Namespace)
+	}
+	return nil
 }
 
 // lookOnTarget looks for a volume's Longhorn backup on the target.

@@ -4,6 +4,7 @@
 package direct
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -17,7 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -59,9 +62,90 @@ func (c *cluster) setting(name, value string) {
 	c.put("settings", &longhornv1.Setting{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: name}, Value: value})
 }
 
+// edit changes the record of b1 as a backup of another machine would have it.
+func (c *cluster) edit(f func(*vmbackup.Backup)) {
+	c.editRecord(func(r *metadata.Record) { f(&r.Backup) })
+}
+
+func (c *cluster) editRecord(f func(*metadata.Record)) {
+	c.t.Helper()
+	entry, err := c.journal.Get(c.t.Context(), journal.KindBackup, b1)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	record, err := metadata.DecodeJournal(b1, entry.Data)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	f(record)
+	if entry.Data, err = metadata.EncodeJournal(record); err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := c.journal.Update(c.t.Context(), entry); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// editMachine changes the machine in b1.
+func (c *cluster) editMachine(f func(spec map[string]any)) {
+	c.editRecord(func(r *metadata.Record) {
+		var vm map[string]any
+		if err := json.Unmarshal(r.VM, &vm); err != nil {
+			c.t.Fatal(err)
+		}
+		f(vm["spec"].(map[string]any))
+		var err error
+		if r.VM, err = json.Marshal(vm); err != nil {
+			c.t.Fatal(err)
+		}
+	})
+}
+
+// onNetwork puts the machine in b1 on the pod network and on another one.
+func (c *cluster) onNetwork() {
+	c.editMachine(func(spec map[string]any) {
+		template := spec["template"].(map[string]any)["spec"].(map[string]any)
+		template["networks"] = []any{
+			map[string]any{"name": "default", "pod": map[string]any{}},
+			map[string]any{"name": "lan", "multus": map[string]any{"networkName": "vlan10"}},
+		}
+		devices := template["domain"].(map[string]any)["devices"].(map[string]any)
+		devices["interfaces"] = append(devices["interfaces"].([]any), map[string]any{"name": "lan", "bridge": map[string]any{}, "macAddress": "02:00:00:00:00:02"})
+	})
+}
+
+// onImage puts the first volume of b1 on a backing image, which has these copies.
+func (c *cluster) onImage(name string, copies map[string]longhornv1.BackingImageState) {
+	c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].Image = name })
+	if copies == nil {
+		return
+	}
+	image := &longhornv1.BackingImage{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: name}}
+	image.Status.DiskFileStatusMap = map[string]*longhornv1.BackingImageDiskFileStatus{}
+	for disk, state := range copies {
+		image.Status.DiskFileStatusMap[disk] = &longhornv1.BackingImageDiskFileStatus{State: state}
+	}
+	c.put("backingimages", image)
+}
+
+// encrypted makes the volumes of b1 encrypted, with a key for each claim.
+func (c *cluster) encrypted() {
+	c.storageClass("longhorn", map[string]string{
+		"encrypted": "true",
+		"csi.storage.k8s.io/node-stage-secret-name": "${pvc.namespace}-${pvc.name}", "csi.storage.k8s.io/node-stage-secret-namespace": "keys",
+		"csi.storage.k8s.io/node-publish-secret-name": "${pvc.namespace}-${pvc.name}", "csi.storage.k8s.io/node-publish-secret-namespace": "keys",
+		"csi.storage.k8s.io/provisioner-secret-name": "${pv.name}", "csi.storage.k8s.io/provisioner-secret-namespace": "keys",
+	})
+	yes := true
+	c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].Encrypted, b.Status.Volumes[1].Encrypted = &yes, &yes })
+}
+
 func TestPreflightOfARestore(t *testing.T) {
 	mapped := func(to string) func(*vmbackup.RestoreRequest) {
 		return func(r *vmbackup.RestoreRequest) { r.StorageClasses = map[string]string{"longhorn": to} }
+	}
+	networks := func(from, to string) func(*vmbackup.RestoreRequest) {
+		return func(r *vmbackup.RestoreRequest) { r.Networks = map[string]string{from: to} }
 	}
 	for _, tc := range []struct {
 		name   string
@@ -183,10 +267,91 @@ func TestPreflightOfARestore(t *testing.T) {
 			says: []string{"backing image fedora-42", "rests on no backing image"},
 			set:  func(c *cluster) { c.storageClass("fedora", map[string]string{"backingImage": "fedora-42"}) },
 		},
+		{
+			name: "network that is missing", reason: vmbackup.ReasonNetworkMissing,
+			says: []string{"NetworkAttachmentDefinition other/vlan10", "network lan of the machine", "--map-network vlan10=pod", "in namespace other there are: other/a, other/b"},
+			set: func(c *cluster) {
+				c.nets.add("demo", "vlan10") // beside the source, which is another namespace
+				c.nets.add("other", "a")
+				c.nets.add("other", "b")
+			},
+		},
+		{
+			name: "network that is mapped", edit: networks("demo/vlan10", "demo/vlan10"),
+			set: func(c *cluster) { c.nets.add("demo", "vlan10") },
+		},
+		{name: "network that is mapped to the cluster's own, of which there is one", edit: networks("vlan10", "pod"), reason: vmbackup.ReasonInvalidRequest, says: []string{"on the pod network twice"}},
+		{
+			name: "mapping to a network that is missing", reason: vmbackup.ReasonNetworkMissing, edit: networks("vlan10", "lab/vlan20"),
+			says: []string{"NetworkAttachmentDefinition lab/vlan20, to which network lan (vlan10) is mapped", "in namespace lab there are: none"},
+		},
+		{
+			name: "mapping of a network that the machine is not on", reason: vmbackup.ReasonInvalidRequest, edit: networks("vlan11", "pod"),
+			says: []string{`network "vlan11" is mapped to "pod"`, "are: pod, vlan10"},
+		},
+		{
+			name: "network that nobody may look for", says: []string{"other/vlan10", "this user may not look"},
+			set: func(c *cluster) { c.fail("get", "network-attachment-definitions", forbiddenList) },
+		},
+		{
+			name: "backing image that is missing", reason: vmbackup.ReasonImageMissing, says: []string{"volume root", `backing image "fedora"`},
+			set: func(c *cluster) { c.onImage("fedora", nil) },
+		},
+		{
+			name: "backing image without a copy", reason: vmbackup.ReasonImageMissing, says: []string{"no copy that is ready"},
+			set: func(c *cluster) {
+				c.onImage("fedora", map[string]longhornv1.BackingImageState{"a": longhornv1.BackingImageStateFailed})
+			},
+		},
+		{
+			name: "backing image with a copy",
+			set: func(c *cluster) {
+				c.onImage("fedora", map[string]longhornv1.BackingImageState{"a": longhornv1.BackingImageStateFailed, "b": longhornv1.BackingImageStateReady})
+			},
+		},
+		{
+			name: "backing image that Longhorn restores for the class",
+			set: func(c *cluster) {
+				c.onImage("fedora", nil)
+				c.storageClass("image", map[string]string{"backingImage": "fedora"})
+				c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].StorageClass = "image" })
+			},
+		},
+		{
+			name: "encrypted into plain", reason: vmbackup.ReasonStorageUnsupported, says: []string{"makes volumes that are not encrypted", "volume root of backup demo/b1 is encrypted"},
+			set: func(c *cluster) {
+				yes := true
+				c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].Encrypted = &yes })
+			},
+		},
+		{
+			name: "encryption that only the class tells of", reason: vmbackup.ReasonStorageUnsupported, edit: mapped("plain"), says: []string{"is encrypted"},
+			set: func(c *cluster) {
+				c.storageClass("longhorn", map[string]string{"encrypted": "true"})
+				c.storageClass("plain", nil)
+				c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].Encrypted, b.Status.Volumes[1].Encrypted = nil, nil })
+			},
+		},
+		{
+			name: "key that is missing", reason: vmbackup.ReasonNotFound, says: []string{"key of PersistentVolumeClaim web-root from Secret keys/other-web-root", "CRYPTO_KEY_VALUE"},
+			set: func(c *cluster) { c.encrypted() },
+		},
+		{
+			name: "keys that are there",
+			set: func(c *cluster) {
+				c.encrypted()
+				for _, name := range []string{"other-web-root", "other-web-data"} {
+					c.put("secrets", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "keys", Name: name}})
+				}
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				c.complete()
+				if strings.Contains(tc.name, "network") {
+					c.onNetwork()
+				}
 				if tc.set != nil {
 					tc.set(c)
 				}

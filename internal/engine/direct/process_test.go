@@ -223,6 +223,10 @@ func (m mortalMachines) Patch(ctx context.Context, namespace, name string, patch
 	return m.p.request(true, "patch virtualmachines", false, func() error { return m.vms.Patch(ctx, namespace, name, patch) })
 }
 
+func (m mortalMachines) Start(ctx context.Context, namespace, name string) error {
+	return m.p.request(true, "start virtualmachines", false, func() error { return m.vms.Start(ctx, namespace, name) })
+}
+
 func (m mortalMachines) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
 	return m.p.request(true, "freeze", false, func() error { return m.vms.Freeze(ctx, namespace, name, deadline) })
 }

@@ -29,9 +29,11 @@ type restoreRecord struct {
 	VM    json.RawMessage `json:"vm"`
 	// RunStrategy is put back once the disks are there.
 	RunStrategy kubevirtv1.VirtualMachineRunStrategy `json:"runStrategy"`
-	Claims      []corev1.PersistentVolumeClaim       `json:"claims"`
-	Secrets     []json.RawMessage                    `json:"secrets,omitempty"`
-	ConfigMaps  []json.RawMessage                    `json:"configMaps,omitempty"`
+	// StartByHand starts a machine whose run strategy is Manual.
+	StartByHand bool                           `json:"startByHand,omitempty"`
+	Claims      []corev1.PersistentVolumeClaim `json:"claims"`
+	Secrets     []json.RawMessage              `json:"secrets,omitempty"`
+	ConfigMaps  []json.RawMessage              `json:"configMaps,omitempty"`
 	// Revisions are the ControllerRevisions that the machine owns.
 	Revisions []json.RawMessage `json:"revisions,omitempty"`
 	// Unpin are the fields of the machine whose revision goes out of its spec again.

@@ -53,6 +53,9 @@ func restoreRights(restore *restoreRecord) []right {
 		{"watch", "longhorn.io", "engines", kube.LonghornNamespace},
 		{"watch", "longhorn.io", "backups", kube.LonghornNamespace},
 	}
+	if restore.StartByHand {
+		rights = append(rights, right{"update", "subresources.kubevirt.io", "virtualmachines/start", namespace})
+	}
 	if restore.createNamespace {
 		rights = append(rights, right{"create", "", "namespaces", ""},
 			right{"create", "", "persistentvolumeclaims", namespace}, right{"create", "kubevirt.io", "virtualmachines", namespace})

@@ -13,6 +13,7 @@ import (
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -175,7 +176,12 @@ func (r *restoreRun) start(ctx context.Context) error {
 	if err := r.engine.clients.VMs.Patch(ctx, vm.Namespace, vm.Name, patch); err != nil {
 		return kube.Error(err, "start", "VirtualMachine "+vm.String())
 	}
-	if strategy == kubevirtv1.RunStrategyManual {
+	switch {
+	case r.record.StartByHand:
+		if err := r.engine.clients.VMs.Start(ctx, vm.Namespace, vm.Name); err != nil && !apierrors.IsConflict(err) { // it runs already
+			return kube.Error(err, "start", "VirtualMachine "+vm.String())
+		}
+	case strategy == kubevirtv1.RunStrategyManual:
 		return nil // started by hand only
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, startDeadline, errStartDeadline)

@@ -120,11 +120,15 @@ func (e *Engine) checkParts(ctx context.Context, restore *restoreRecord, record 
 	if err != nil {
 		return err
 	}
+	keys, err := e.checkKeys(ctx, d, restore.Claims)
+	if err != nil {
+		return err
+	}
 	missing, err := e.missingParts(ctx, record.VM, n)
 	if err != nil {
 		return err
 	}
-	status.Warnings = slices.Concat(status.Warnings, networks, capacity, missing)
+	status.Warnings = slices.Concat(status.Warnings, networks, capacity, keys, missing)
 	return e.dryRun(ctx, restore)
 }
 
@@ -205,6 +209,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		return nil, err
 	}
 	restore.VM, restore.RunStrategy, status.Warnings = manifest, strategy, warnings
+	restore.StartByHand = strategy == kubevirtv1.RunStrategyManual && req.Start == vmbackup.StartYes
 	note := "created halted"
 	if strategy != kubevirtv1.RunStrategyHalted {
 		note += ", run strategy " + string(strategy) + " once its disks are there"

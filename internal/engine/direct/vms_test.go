@@ -127,6 +127,14 @@ func (m *machines) Patch(_ context.Context, namespace, name string, patch []byte
 	return err
 }
 
+func (m *machines) Start(_ context.Context, namespace, name string) error {
+	if err := m.api.note("start", "virtualmachines", namespace, name, false); err != nil {
+		return err
+	}
+	edit(m.api, "virtualmachines", namespace, name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready = true })
+	return nil
+}
+
 func (m *machines) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
 	ref := vmbackup.Ref{Namespace: namespace, Name: name}
 	// KubeVirt freezes first and answers then: whoever gives up waiting leaves a frozen guest behind.
