@@ -4,9 +4,11 @@
 package direct
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -133,6 +135,35 @@ func TestRunThatTakesOverARound(t *testing.T) {
 		if got := len(c.files()); got != 4 {
 			t.Errorf("files %v", c.files())
 		}
+	})
+}
+
+// A run on a machine that sleeps at the moment of the freeze and wakes after another
+// run has done everything removes its own late snapshots, and nothing else.
+func TestRunThatWakesUpLate(t *testing.T) {
+	cmd := command{name: "create", prepare: func(*cluster) {}, run: createCommand(request())}
+	want, changes := cmd.undisturbed(t)
+	inBubble(t, func(t *testing.T, c *cluster) {
+		sleeper := c.process(slices.Index(changes, "freeze")+1, stall)
+		defer sleeper.bury()
+		late := make(chan error, 1)
+		go func() { late <- sleeper.live(cmd.run) }()
+		synctest.Wait()
+		p := c.process(0, "")
+		defer p.bury()
+		if err := p.live(cmd.run); err != nil {
+			t.Fatal(err)
+		}
+		before := c.names("volumesnapshots")
+		close(sleeper.wake)
+		if err := <-late; err != nil {
+			t.Errorf("the other run's end is this one's: %v", err)
+		}
+		if !slices.Contains(sleeper.changes, "create volumesnapshots") {
+			t.Errorf("it has made nothing that would have to go: %q", sleeper.changes)
+		}
+		wantSame(t, "VolumeSnapshots", c.names("volumesnapshots"), before)
+		c.same(want)
 	})
 }
 

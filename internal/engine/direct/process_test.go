@@ -40,6 +40,8 @@ const (
 	// request and lose the answer.
 	outage mishap = "API server away"
 	blip   mishap = "answer lost"
+	// stall holds the process at the request until it is woken, as a machine that sleeps.
+	stall mishap = "stalled"
 )
 
 // outageTakes is how long an outage lasts.
@@ -62,11 +64,12 @@ type process struct {
 	back    time.Time // when the API server is back
 	watches []watch.Interface
 	ending  []func()
+	wake    chan struct{}
 }
 
 // process starts a process that meets its mishap at its n-th change; with 0 it lives.
 func (c *cluster) process(at int, f mishap) *process {
-	p := &process{c: c, at: at, mishap: f, died: make(chan struct{})}
+	p := &process{c: c, at: at, mishap: f, died: make(chan struct{}), wake: make(chan struct{})}
 	core, snapshot, longhorn := &corefake.Clientset{}, &snapshotfake.Clientset{}, &longhornfake.Clientset{}
 	virt := &kubevirtFake{core: kubevirtCore{fake: &clienttesting.Fake{}}}
 	p.serve(&core.Fake, corescheme.Scheme)
@@ -111,6 +114,9 @@ func (p *process) request(changes bool, what string, target bool, do func() erro
 	mine, err := p.before(changes, what, target)
 	if err != nil {
 		return err
+	}
+	if mine && p.mishap == stall {
+		<-p.wake
 	}
 	err = do()
 	p.mu.Lock()

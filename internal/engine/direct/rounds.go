@@ -8,7 +8,12 @@ import (
 	"fmt"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -98,6 +103,52 @@ func (r *backupRun) awaitOtherRound(ctx context.Context) error {
 		return err
 	case r.backup().Status.Phase.Done():
 		return vmbackup.Errorf(vmbackup.ReasonConflict, "another run has ended backup %s", r.backup().Ref())
+	}
+	return nil
+}
+
+// discardRound removes the objects of this run's own round when another run, or a
+// deletion, has overtaken it: that one has looked for them before they were made,
+// perhaps. What the other one has made is of another round and is not touched.
+func (r *backupRun) discardRound(ctx context.Context) error {
+	entry, err := r.engine.journal.Get(ctx, journal.KindBackup, r.backup().Ref())
+	if err == nil {
+		record, err := metadata.DecodeJournal(entry.Ref, entry.Data)
+		if err != nil {
+			return err
+		}
+		if state := loadState(record); state.Attempt == r.state.Attempt && state.Fate == "" {
+			return nil // it counts
+		}
+	} else if vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
+		return err
+	}
+	client := r.engine.clients.Snapshot.SnapshotV1().VolumeSnapshots(r.backup().Metadata.Namespace)
+	var cut, contents []string
+	for i := range r.backup().Status.Volumes {
+		name := snapshotName(r.backup(), &r.backup().Status.Volumes[i], r.state.Attempt)
+		made, err := client.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && made.Labels[LabelOperation] != r.record.Operation {
+			continue
+		}
+		if err == nil {
+			err = client.Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(made.UID))})
+			cut, contents = append(cut, longhornSnapshot(string(made.UID))), append(contents, "snapcontent-"+string(made.UID))
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return kube.Error(err, "delete", "VolumeSnapshot "+r.backup().Metadata.Namespace+"/"+name)
+		}
+		if err := kube.WaitGone[*snapshotv1.VolumeSnapshot](ctx, kube.One(client, name), "VolumeSnapshot "+name+" to be gone", ""); err != nil {
+			return err
+		}
+	}
+	if err := r.engine.removeContents(ctx, contents); err != nil {
+		return err
+	}
+	for _, name := range cut {
+		if err := r.engine.removeLonghornSnapshot(ctx, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }

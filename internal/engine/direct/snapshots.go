@@ -53,8 +53,11 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 		}
 	}
 	err := r.takeRound(ctx)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		r.giveRoundUp(ctx)
+	case vmbackup.ReasonOf(err) == vmbackup.ReasonConflict, vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound:
+		return errors.Join(err, r.discardRound(ctx))
 	}
 	return err
 }
