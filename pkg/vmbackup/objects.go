@@ -148,8 +148,12 @@ type BackupStatus struct {
 	Volumes       []BackupVolume `json:"volumes,omitempty"`
 	Secrets       []KeyedObject  `json:"secrets,omitempty"`
 	ConfigMaps    []KeyedObject  `json:"configMaps,omitempty"`
-	Images        []BackupImage  `json:"images,omitempty"`
-	Metadata      MetadataStatus `json:"metadata"`
+	// InstanceType and Preference are held with the content that they had for the
+	// machine; these are their names.
+	InstanceType string         `json:"instanceType,omitempty"`
+	Preference   string         `json:"preference,omitempty"`
+	Images       []BackupImage  `json:"images,omitempty"`
+	Metadata     MetadataStatus `json:"metadata"`
 	// FoundOn says where this view comes from: cluster, target or both.
 	FoundOn  string   `json:"foundOn,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`

@@ -227,6 +227,7 @@ func newRecord(req vmbackup.BackupRequest, c *capture, targetName string, warnin
 	status := &backup.Status
 	status.Phase, status.Engine, status.SourceUID = vmbackup.PhasePlanned, vmbackup.EngineDirect, string(c.vm.UID)
 	status.Secrets, status.ConfigMaps, status.Warnings = c.secretKeys, c.configMapKeys, warnings
+	status.InstanceType, status.Preference = c.instanceType, c.preference
 	status.Metadata = vmbackup.MetadataStatus{State: vmbackup.StatePending}
 	if req.Type == vmbackup.TypeBackup {
 		status.Metadata.Path = metadata.RecordKey(req.Ref())

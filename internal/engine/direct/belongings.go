@@ -13,6 +13,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,42 @@ var errNotedDeadline = errors.New("KubeVirt has not noted the revisions in time"
 
 // hasBelongings reports whether the restored machine owns more than itself.
 func (r *restoreRecord) hasBelongings() bool { return len(r.Revisions) > 0 || r.StateClaim != "" }
+
+// checkBelongings refuses revisions that are not those of the restored machine, and a
+// claim of its state that the restore does not make.
+func (r *restoreRecord) checkBelongings() error {
+	fields := []string{fieldInstancetype, fieldPreference}
+	names := map[string]bool{}
+	for _, field := range fields {
+		names[r.revisionName(field)] = true
+	}
+	for i, raw := range r.Revisions {
+		m, clean, err := manifestIn(raw, r.Restore.Metadata.Namespace)
+		switch {
+		case err != nil:
+			return fmt.Errorf("revisions[%d]: %w", i, err)
+		case m.APIVersion != "apps/v1" || m.Kind != "ControllerRevision" || !names[m.Metadata.Name]:
+			return fmt.Errorf("revisions[%d]: %s %s %q is no revision of the machine, or there twice", i, m.APIVersion, m.Kind, m.Metadata.Name)
+		}
+		delete(names, m.Metadata.Name)
+		r.Revisions[i] = clean
+	}
+	for i, field := range r.Unpin {
+		if !slices.Contains(fields, field) {
+			return fmt.Errorf("unpin[%d] %q names no revision", i, field)
+		}
+	}
+	if r.StateClaim != "" && !slices.ContainsFunc(r.Claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == r.StateClaim }) {
+		return fmt.Errorf("stateClaim %q is no claim of the restore", r.StateClaim)
+	}
+	return nil
+}
+
+// revisionName is the name of the machine's revision for a field. One of the
+// operation's own never meets the revision of a machine that is there or just goes.
+func (r *restoreRecord) revisionName(field string) string {
+	return shorten(r.Restore.Spec.TargetName+"-"+field+"-"+r.Operation, 253)
+}
 
 // ensureBelongings makes the objects that the machine owns and that KubeVirt looks
 // for: they go when it goes, as those of the source did.

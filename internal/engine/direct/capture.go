@@ -37,7 +37,9 @@ type capture struct {
 	secretKeys, configMapKeys []vmbackup.KeyedObject
 	// revisions are the ControllerRevisions of the instance type and the preference.
 	revisions []json.RawMessage
-	warnings  []string
+	// instanceType and preference are the names of those whose revision is held.
+	instanceType, preference string
+	warnings                 []string
 	// secretsMissing is true when the machine refers to a Secret that does not exist.
 	secretsMissing bool
 }
@@ -103,7 +105,7 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 	})
 	var ofRevisions []string
 	group.Go(func() (err error) {
-		c.revisions, ofRevisions, err = e.captureRevisions(gctx, c.vm)
+		ofRevisions, err = e.captureRevisions(gctx, c)
 		return err
 	})
 	for i, claim := range refs.claims {

@@ -102,7 +102,10 @@ func (r *restoreRecord) check(ref vmbackup.Ref) error {
 	if r.ConfigMaps, err = objectsIn(r.ConfigMaps, "ConfigMap", ref.Namespace); err != nil {
 		return fmt.Errorf("configMaps%w", err)
 	}
-	return r.checkVolumes()
+	if err := r.checkVolumes(); err != nil {
+		return err
+	}
+	return r.checkBelongings()
 }
 
 // checkVolumes refuses claims that are not those of the restore's volumes.

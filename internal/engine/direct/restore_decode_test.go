@@ -26,6 +26,8 @@ func wholeRestore() *restoreRecord {
 		VM:         json.RawMessage(`{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachine","metadata":{"name":"web","namespace":"other"},"spec":{"a":9007199254740993}}`),
 		Secrets:    []json.RawMessage{json.RawMessage(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"other"},"type":"Opaque"}`)},
 		ConfigMaps: []json.RawMessage{json.RawMessage(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"m","namespace":"other"}}`)},
+		Revisions:  []json.RawMessage{json.RawMessage(`{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"web-instancetype-0123456789ab","namespace":"other"},"data":{"a":9007199254740993},"revision":1}`)},
+		Unpin:      []string{fieldInstancetype}, StateClaim: "web-root",
 	}
 	r.Restore.Spec = vmbackup.RestoreSpec{Backup: b1.String(), TargetNamespace: "other", TargetName: "web", Mode: vmbackup.ModeNew}
 	v := vmbackup.RestoreVolume{Name: "root", SourcePVC: "web-root", PVC: "web-root", SnapshotHandle: "bak://pvc-1/backup-1", State: vmbackup.StatePending}
@@ -71,7 +73,19 @@ func TestEditedRestoreRecord(t *testing.T) {
 		"odd target":        {func(r *restoreRecord) { r.Restore.Spec.TargetName = "../web" }, "targetName"},
 		"odd operation":     {func(r *restoreRecord) { r.Operation = "x=y" }, "operation"},
 		"odd class":         {func(r *restoreRecord) { r.Class = "../../c" }, "class"},
-		"odd strategy":      {func(r *restoreRecord) { r.RunStrategy = "Often" }, "runStrategy"},
+		"another's revision": {func(r *restoreRecord) {
+			r.Revisions[0] = object(`{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"of-a-daemonset","namespace":"other"}}`)
+		}, "no revision of the machine"},
+		"revision of another kind": {func(r *restoreRecord) {
+			r.Revisions[0] = object(`{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"web-instancetype-0123456789ab","namespace":"other"}}`)
+		}, "no revision of the machine"},
+		"revision elsewhere": {func(r *restoreRecord) {
+			r.Revisions[0] = object(`{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"web-instancetype-0123456789ab","namespace":"kube-system"}}`)
+		}, `namespace "kube-system"`},
+		"revision twice": {func(r *restoreRecord) { r.Revisions = append(r.Revisions, r.Revisions[0]) }, "there twice"},
+		"odd field":      {func(r *restoreRecord) { r.Unpin = []string{"template"} }, "unpin[0]"},
+		"foreign state":  {func(r *restoreRecord) { r.StateClaim = "db-root" }, "stateClaim"},
+		"odd strategy":   {func(r *restoreRecord) { r.RunStrategy = "Often" }, "runStrategy"},
 		"machine of another kind": {func(r *restoreRecord) {
 			r.VM = object(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"other"}}`)
 		}, "is not VirtualMachine"},

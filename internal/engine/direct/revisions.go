@@ -5,7 +5,6 @@ package direct
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -66,8 +65,8 @@ func revisionsOf(vm *kubevirtv1.VirtualMachine) []revisionRef {
 }
 
 // captureRevisions reads the revisions that a machine uses. What is not there is a warning.
-func (e *Engine) captureRevisions(ctx context.Context, vm *kubevirtv1.VirtualMachine) (manifests []json.RawMessage, warnings []string, err error) {
-	refs := revisionsOf(vm)
+func (e *Engine) captureRevisions(ctx context.Context, c *capture) (warnings []string, err error) {
+	vm, refs := c.vm, revisionsOf(c.vm)
 	found := make([]*appsv1.ControllerRevision, len(refs))
 	group, gctx := errgroup.WithContext(ctx)
 	for i, ref := range refs {
@@ -84,7 +83,7 @@ func (e *Engine) captureRevisions(ctx context.Context, vm *kubevirtv1.VirtualMac
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i, ref := range refs {
 		switch {
@@ -103,16 +102,20 @@ func (e *Engine) captureRevisions(ctx context.Context, vm *kubevirtv1.VirtualMac
 		revision.Annotations[AnnotationRevisionOf] = ref.field
 		manifest, err := sanitized(revision)
 		if err != nil {
-			return nil, nil, fmt.Errorf("manifest of ControllerRevision %s: %w", ref.name, err)
+			return nil, fmt.Errorf("manifest of ControllerRevision %s: %w", ref.name, err)
 		}
-		manifests = append(manifests, manifest)
+		c.revisions = append(c.revisions, manifest)
+		if ref.field == fieldInstancetype {
+			c.instanceType = ref.object
+		} else {
+			c.preference = ref.object
+		}
 	}
-	return manifests, warnings, nil
+	return warnings, nil
 }
 
 // planRevisions decides the names of the revisions that a backup holds, by the field
-// of the machine, and makes their manifests. A name of the operation's own never
-// meets the revision of a machine that is there or that just goes.
+// of the machine, and makes their manifests.
 func planRevisions(restore *restoreRecord, record *metadata.Record, n *renaming) error {
 	vm := &unstructured.Unstructured{}
 	if err := vm.UnmarshalJSON(record.VM); err != nil {
@@ -125,10 +128,10 @@ func planRevisions(restore *restoreRecord, record *metadata.Record, n *renaming)
 			return fmt.Errorf("an object of backup %s: %w", n.backup, err)
 		}
 		field := m.Metadata.Annotations[AnnotationRevisionOf]
-		if m.Kind != "ControllerRevision" || field != fieldInstancetype && field != fieldPreference {
+		if m.APIVersion != "apps/v1" || m.Kind != "ControllerRevision" || n.revisions[field] != "" || field != fieldInstancetype && field != fieldPreference {
 			continue
 		}
-		name := shorten(n.to.Name+"-"+field+"-"+n.operation, 253)
+		name := restore.revisionName(field)
 		manifest, err := restoredObject(raw, name, n)
 		if err != nil {
 			return err

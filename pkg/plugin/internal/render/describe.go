@@ -50,6 +50,11 @@ func Backup(w io.Writer, b *vmbackup.Backup, events []EventLine, o Options) erro
 	}
 	nodes = append(nodes, keyed("Secrets", "values are never shown", s.Secrets)...)
 	nodes = append(nodes, keyed("Config maps", "", s.ConfigMaps)...)
+	for _, held := range []struct{ key, name string }{{"Instance type", s.InstanceType}, {"Preference", s.Preference}} {
+		if held.name != "" {
+			nodes = append(nodes, node{key: held.key, value: clean(held.name), note: "as it was"})
+		}
+	}
 	if s.Metadata.Path != "" || s.Metadata.State != "" {
 		nodes = append(nodes, node{key: "Metadata", mark: d.stateText(s.Metadata.State), value: clean(s.Metadata.Path)})
 	}

@@ -106,9 +106,9 @@ func sampleReady() vmbackup.Backup {
 			},
 		},
 		Secrets:    []vmbackup.KeyedObject{{Name: "web-cloudinit", Keys: []string{"networkdata", "userdata"}}, {Name: "web-ssh", Keys: []string{"key1"}}},
-		ConfigMaps: []vmbackup.KeyedObject{{Name: "web-sysprep", Keys: []string{"autounattend.xml"}}},
-		Images:     []vmbackup.BackupImage{{Name: "default/ubuntu-24.04-server", State: vmbackup.StateReady}},
-		Metadata:   vmbackup.MetadataStatus{Path: "harvester/vmbackups/shop/web-20260802-120000.cfg", State: vmbackup.StateReady},
+		ConfigMaps: []vmbackup.KeyedObject{{Name: "web-sysprep", Keys: []string{"autounattend.xml"}}}, InstanceType: "u1.small", Preference: "windows.2k22",
+		Images:   []vmbackup.BackupImage{{Name: "default/ubuntu-24.04-server", State: vmbackup.StateReady}},
+		Metadata: vmbackup.MetadataStatus{Path: "harvester/vmbackups/shop/web-20260802-120000.cfg", State: vmbackup.StateReady},
 	}
 	return *b
 }
