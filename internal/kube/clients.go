@@ -32,8 +32,6 @@ type Clients struct {
 	// VMs reads and writes virtual machines as JSON, so that fields which this
 	// build does not know survive, and calls their subresources.
 	VMs VirtualMachines
-	// Networks looks for the networks that machines are on.
-	Networks Networks
 	// Lookup asks for objects of other kinds.
 	Lookup Lookup
 }
@@ -67,7 +65,7 @@ func NewClients(config *rest.Config) (*Clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}, Networks: networks{g.discovery.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()}}, nil
+	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()}}, nil
 }
 
 // rawVMs is VirtualMachines over KubeVirt's own REST client.

@@ -6,6 +6,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,9 @@ type Lookup interface {
 	// Exists reports whether an object is there. The error is that of the API
 	// server where it does not tell, as for a user who may not look.
 	Exists(ctx context.Context, resource schema.GroupVersionResource, namespace, name string) (bool, error)
+	// Names are the names of a namespace's objects, in order; none of a resource
+	// that is not served.
+	Names(ctx context.Context, resource schema.GroupVersionResource, namespace string) ([]string, error)
 }
 
 // restLookup is Lookup over any REST client: it uses absolute paths.
@@ -56,6 +60,27 @@ func (l restLookup) Exists(ctx context.Context, resource schema.GroupVersionReso
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func (l restLookup) Names(ctx context.Context, resource schema.GroupVersionResource, namespace string) ([]string, error) {
+	body, err := answer(l.rest.Get().AbsPath(append(root(resource), "namespaces", namespace, resource.Resource)...).
+		SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json").Do(ctx))
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(list.Items))
+	for _, o := range list.Items {
+		names = append(names, o.Name)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // root is the path of a group and version.

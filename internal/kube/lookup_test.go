@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,7 @@ func TestLookup(t *testing.T) {
 		"/apis/cdi.kubevirt.io/v1beta1":                            {http.StatusOK, `{"kind":"APIResourceList","resources":[{"name":"datavolumes"},{"name":"datavolumes/status"}]}`},
 		"/api/v1/namespaces/golden/persistentvolumeclaims/fedora":  {http.StatusOK, `{"kind":"PersistentVolumeClaim","apiVersion":"v1"}`},
 		"/apis/cdi.kubevirt.io/v1beta1/namespaces/x/datasources/y": {http.StatusForbidden, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no","code":403}`},
+		"/api/v1/namespaces/golden/persistentvolumeclaims":         {http.StatusOK, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","items":[{"metadata":{"name":"b"}},{"metadata":{"name":"a"}}]}`},
 		"/apis/kubevirt.io/v1":                                     {http.StatusServiceUnavailable, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"ServiceUnavailable","message":"down","code":503}`},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,5 +64,11 @@ func TestLookup(t *testing.T) {
 	}
 	if _, err := clients.Lookup.Exists(t.Context(), sources, "x", "y"); !apierrors.IsForbidden(err) {
 		t.Errorf("what may not be read: %v", err)
+	}
+	if got, err := clients.Lookup.Names(t.Context(), claims, "golden"); err != nil || !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("claims %q, %v", got, err)
+	}
+	if got, err := clients.Lookup.Names(t.Context(), unknown, "golden"); err != nil || len(got) > 0 {
+		t.Errorf("things %q, %v", got, err)
 	}
 }

@@ -44,7 +44,6 @@ const gib = int64(1) << 30
 type cluster struct {
 	*apiServer
 	vms     *machines
-	nets    *definitions
 	journal *loggedJournal
 	store   *loggedStore
 	engine  *Engine
@@ -88,7 +87,7 @@ func newCluster(t *testing.T) *cluster {
 	c.serve(&core.Fake, corescheme.Scheme)
 	c.serve(&snapshot.Fake, snapshotscheme.Scheme)
 	c.serve(&longhorn.Fake, longhornscheme.Scheme)
-	c.vms, c.nets = newMachines(c.apiServer), &definitions{api: c.apiServer}
+	c.vms = newMachines(c.apiServer)
 	open := func(_ context.Context, name string) (target.Store, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -97,7 +96,7 @@ func newCluster(t *testing.T) *cluster {
 		}
 		return c.store, c.openErr
 	}
-	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms, Networks: c.nets, Lookup: lookup{c}}
+	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: newKubevirtFake(c.apiServer), VMs: c.vms, Lookup: lookup{c}}
 	records := catalog.New(c.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore)
 	c.anew = func() { c.engine = New(clients, c.journal, records, open, time.Now) }
 	c.anew()

@@ -45,7 +45,7 @@ type destination struct {
 	// does not exist, and one that is not in the map is not known.
 	images map[string]*longhornv1.BackingImage
 	// networks are the definitions that the machine refers to.
-	networks map[vmbackup.Ref]kube.Existence
+	networks map[vmbackup.Ref]existence
 	// nodes and settings are Longhorn's; nil where the user may not read them.
 	nodes    []longhornv1.Node
 	settings map[string]string

@@ -33,7 +33,23 @@ func (l lookup) Exists(_ context.Context, resource schema.GroupVersionResource, 
 	if namespace == "secret" {
 		return false, errors.New("forbidden")
 	}
+	if err := l.note("get", resource.Resource, namespace, name, false); err != nil {
+		return false, err
+	}
 	return l.has(resource.Resource, namespace, name), nil
+}
+
+func (l lookup) Names(_ context.Context, resource schema.GroupVersionResource, namespace string) ([]string, error) {
+	if err := l.note("list", resource.Resource, namespace, "", false); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, o := range l.all(resource.Resource) {
+		if m := accessor(l.t, o); m.GetNamespace() == namespace {
+			names = append(names, m.GetName())
+		}
+	}
+	return names, nil
 }
 
 // noteRevisions is what KubeVirt does with revisions that a machine's spec names:

@@ -77,9 +77,9 @@ func (e *editor) claims() map[string]string {
 		if ephemeral, ok := v["ephemeral"].(map[string]any); ok {
 			of = ephemeral
 		}
-		for _, kind := range []string{"persistentVolumeClaim", "memoryDump"} {
+		for kind, field := range map[string]string{"persistentVolumeClaim": "claimName", "memoryDump": "claimName", "dataVolume": "name"} {
 			if source, ok := of[kind].(map[string]any); ok {
-				claims[name], _ = source["claimName"].(string)
+				claims[name], _ = source[field].(string)
 			}
 		}
 		if source, ok := v["dataVolume"].(map[string]any); ok {

@@ -66,16 +66,16 @@ func (d *destination) checkImage(backup *vmbackup.Backup, v *vmbackup.BackupVolu
 	case image == nil:
 		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "volume %s of backup %s rests on backing image %q, which does not exist in this cluster", v.Name, backup.Ref(), v.Image).
 			WithHint("restore the image first, under this name, from the same backup target in Longhorn's page Backing Image > Backup; see those there are with: kubectl get backingimages.longhorn.io -n %s", kube.LonghornNamespace)
-	case image.DeletionTimestamp != nil || !present(image):
+	case image.DeletionTimestamp != nil || !hasCopy(image):
 		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "backing image %q, which volume %s of backup %s rests on, has no copy that is ready", v.Image, v.Name, backup.Ref()).
 			WithHint("see why with: kubectl get backingimages.longhorn.io %s -n %s -o yaml", v.Image, kube.LonghornNamespace)
 	}
 	return nil
 }
 
-// present reports whether a disk has a whole copy of an image. An image that no
+// hasCopy reports whether a disk has a whole copy of an image. An image that no
 // disk has been asked for yet is fetched when a volume needs it.
-func present(image *longhornv1.BackingImage) bool {
+func hasCopy(image *longhornv1.BackingImage) bool {
 	if len(image.Status.DiskFileStatusMap) == 0 {
 		return true
 	}

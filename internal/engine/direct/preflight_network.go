@@ -7,24 +7,39 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
+// networkResource is that of Multus' definitions.
+var networkResource = schema.GroupVersionResource{Group: "k8s.cni.cncf.io", Version: "v1", Resource: "network-attachment-definitions"}
+
+// existence is what is known of an object that may exist.
+type existence int
+
+const (
+	notKnown existence = iota // this user may not look
+	absent
+	present
+)
+
 // findNetworks looks up the definitions that the restored machine refers to.
-func (e *Engine) findNetworks(ctx context.Context, vm json.RawMessage, n *renaming) (map[vmbackup.Ref]kube.Existence, error) {
+func (e *Engine) findNetworks(ctx context.Context, vm json.RawMessage, n *renaming) (map[vmbackup.Ref]existence, error) {
 	attachments, err := attachmentsOf(vm)
 	if err != nil {
 		return nil, err
 	}
-	found := map[vmbackup.Ref]kube.Existence{}
+	found := map[vmbackup.Ref]existence{}
 	for _, a := range attachments {
 		if to, _ := n.network(a.definition); to != podNetwork && to != "" {
-			found[definitionIn(to, n.to.Namespace)] = kube.Unknown
+			found[definitionIn(to, n.to.Namespace)] = notKnown
 		}
 	}
 	wanted := make([]vmbackup.Ref, 0, len(found))
@@ -36,11 +51,18 @@ func (e *Engine) findNetworks(ctx context.Context, vm json.RawMessage, n *renami
 	group.SetLimit(parallel)
 	for _, ref := range wanted {
 		group.Go(func() error {
-			existence, err := e.clients.Networks.Exists(ctx, ref.Namespace, ref.Name)
+			exists, err := e.clients.Lookup.Exists(ctx, networkResource, ref.Namespace, ref.Name)
 			mu.Lock()
 			defer mu.Unlock()
-			found[ref] = existence
-			return err
+			switch {
+			case exists:
+				found[ref] = present
+			case err == nil:
+				found[ref] = absent
+			case !apierrors.IsForbidden(err):
+				return kube.Error(err, "read", "NetworkAttachmentDefinition "+ref.String())
+			}
+			return nil
 		})
 	}
 	return found, group.Wait()
@@ -60,9 +82,9 @@ func (e *Engine) checkNetworks(ctx context.Context, d *destination, vm json.RawM
 		}
 		ref := definitionIn(to, n.to.Namespace)
 		switch d.networks[ref] {
-		case kube.Unknown:
+		case notKnown:
 			warnings = append(warnings, fmt.Sprintf("whether NetworkAttachmentDefinition %s exists, which network %q of the machine needs, could not be seen: this user may not look", ref, a.name))
-		case kube.Absent:
+		case absent:
 			return nil, e.networkMissing(ctx, a, ref, mapped, n)
 		}
 	}
@@ -74,18 +96,13 @@ func (e *Engine) networkMissing(ctx context.Context, a attachment, ref vmbackup.
 	if mapped {
 		what = "to which network " + a.name + " (" + a.definition + ") is mapped"
 	}
-	there, err := e.clients.Networks.List(ctx, ref.Namespace)
-	if err != nil {
-		return err
-	}
 	list := "none"
-	for i, name := range there {
-		if i == 0 {
-			list = ""
-		} else {
-			list += ", "
-		}
-		list += ref.Namespace + "/" + name
+	names, err := e.clients.Lookup.Names(ctx, networkResource, ref.Namespace)
+	switch {
+	case err != nil:
+		list = "(not to be seen by this user)" // it is for the hint alone
+	case len(names) > 0:
+		list = ref.Namespace + "/" + strings.Join(names, ", "+ref.Namespace+"/")
 	}
 	return vmbackup.Errorf(vmbackup.ReasonNetworkMissing, "NetworkAttachmentDefinition %s, %s, does not exist in this cluster", ref, what).
 		WithHint("map the network to another one with --map-network %s=NAMESPACE/NAME, or to the cluster's own with --map-network %s=%s; in namespace %s there are: %s", a.definition, a.definition, podNetwork, ref.Namespace, list)

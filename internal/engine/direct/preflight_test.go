@@ -101,6 +101,11 @@ func (c *cluster) editMachine(f func(spec map[string]any)) {
 	})
 }
 
+// network brings in a NetworkAttachmentDefinition.
+func (c *cluster) network(namespace, name string) {
+	c.put(networkResource.Resource, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}})
+}
+
 // onNetwork puts the machine in b1 on the pod network and on another one.
 func (c *cluster) onNetwork() {
 	c.editMachine(func(spec map[string]any) {
@@ -271,14 +276,14 @@ func TestPreflightOfARestore(t *testing.T) {
 			name: "network that is missing", reason: vmbackup.ReasonNetworkMissing,
 			says: []string{"NetworkAttachmentDefinition other/vlan10", "network lan of the machine", "--map-network vlan10=pod", "in namespace other there are: other/a, other/b"},
 			set: func(c *cluster) {
-				c.nets.add("demo", "vlan10") // beside the source, which is another namespace
-				c.nets.add("other", "a")
-				c.nets.add("other", "b")
+				c.network("demo", "vlan10") // beside the source, which is another namespace
+				c.network("other", "a")
+				c.network("other", "b")
 			},
 		},
 		{
 			name: "network that is mapped", edit: networks("demo/vlan10", "demo/vlan10"),
-			set: func(c *cluster) { c.nets.add("demo", "vlan10") },
+			set: func(c *cluster) { c.network("demo", "vlan10") },
 		},
 		{name: "network that is mapped to the cluster's own, of which there is one", edit: networks("vlan10", "pod"), reason: vmbackup.ReasonInvalidRequest, says: []string{"on the pod network twice"}},
 		{

@@ -78,7 +78,7 @@ func (c *cluster) process(at int, f mishap) *process {
 	p.serve(virt.core.fake, kubevirtscheme.Scheme)
 	records, files := mortalJournal{c.journal, p}, mortalStore{c.store, p}
 	open := func(context.Context, string) (target.Store, error) { return files, nil }
-	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: virt, VMs: mortalMachines{c.vms, p}, Networks: c.nets}
+	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: virt, VMs: mortalMachines{c.vms, p}, Lookup: lookup{c}}
 	p.engine = New(clients, records, catalog.New(records, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore), open, time.Now)
 	return p
 }
