@@ -55,7 +55,7 @@ func measureBackups(ctx context.Context, p *programs, s *sandbox, r *report) err
 	}
 	defer os.RemoveAll(dir)
 	s.kubeconfig = filepath.Join(dir, "kubeconfig")
-	if err := proxy.writeKubeconfig(s.kubeconfig); err != nil {
+	if err := proxy.WriteKubeconfig(s.kubeconfig); err != nil {
 		return err
 	}
 

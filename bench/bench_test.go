@@ -40,7 +40,7 @@ func TestProxyCountsWhatAClientAsks(t *testing.T) {
 	defer proxy.Close()
 
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := proxy.writeKubeconfig(path); err != nil {
+	if err := proxy.WriteKubeconfig(path); err != nil {
 		t.Fatal(err)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", path)
@@ -82,7 +82,7 @@ func TestProxyRefusesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer proxy.Close()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+proxy.listener.Addr().String()+"/api", http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+proxy.Address()+"/api", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

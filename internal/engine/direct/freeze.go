@@ -38,6 +38,9 @@ func (r *backupRun) freeze(ctx context.Context) (*guest, error) {
 	backup := r.backup()
 	vm := vmbackup.Ref{Namespace: backup.Metadata.Namespace, Name: backup.Spec.VM}
 	g := &guest{run: r}
+	if err := r.holdRound(ctx); err != nil {
+		return nil, err
+	}
 	vmi, err := r.engine.clients.KubeVirt.KubevirtV1().VirtualMachineInstances(vm.Namespace).Get(ctx, vm.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):

@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// roundMargin is how long a round may take beside the freeze.
-	roundMargin = 5 * time.Second
+	// roundMargin is how long a round may take beside the freeze, and roundSlack how
+	// much of that must be left when the freeze begins.
+	roundMargin = 3 * time.Second
+	roundSlack  = time.Second
 	// giveUpDeadline is how long a run that ends may take to record it.
 	giveUpDeadline = 5 * time.Second
 )
@@ -47,9 +49,10 @@ func (r *backupRun) beginRound(ctx context.Context) error {
 	return nil
 }
 
-// holdRound records the round anew where what came before has used its time up.
+// holdRound records the round anew where what came before has used its time up: it
+// is called right before the freeze.
 func (r *backupRun) holdRound(ctx context.Context) error {
-	if until := r.state.FrozenUntil; until != nil && until.Sub(r.engine.clock()) >= r.roundTakes()-roundMargin/2 {
+	if until := r.state.FrozenUntil; until != nil && until.Sub(r.engine.clock()) >= r.roundTakes()-roundMargin+roundSlack {
 		return nil
 	}
 	return r.recordRound(ctx)

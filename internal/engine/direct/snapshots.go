@@ -48,9 +48,6 @@ func (r *backupRun) ensureSnapshots(ctx context.Context) error {
 		if err := r.removeRounds(ctx, broken); err != nil {
 			return err
 		}
-		if err := r.holdRound(ctx); err != nil {
-			return err
-		}
 	}
 	err := r.takeRound(ctx)
 	switch {
