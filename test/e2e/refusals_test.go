@@ -230,7 +230,7 @@ func (s *suite) makeRoles(t *testing.T) {
 		s.create(t, clusterRoles, role)
 		made++
 	}
-	if made != 3 {
-		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 3", made)
+	if made != 4 {
+		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 4", made)
 	}
 }
