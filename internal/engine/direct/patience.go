@@ -50,9 +50,13 @@ type patience struct {
 	mu sync.Mutex
 	// step is the one that runs, for the events.
 	step string
-	// since is when the outage began and last when it was met last; zero while the
-	// API server answers.
-	since, last time.Time
+	// told is true from when an outage was told until its end is.
+	told bool
+	// retrying counts what is run again and has not succeeded yet. Other requests may
+	// be answered meanwhile: only the webhook of one kind may be away, for example.
+	retrying int
+	// last is when the API server was away last.
+	last time.Time
 }
 
 func newPatience(events *flow.Events, goOn string) *patience {
@@ -80,22 +84,36 @@ func (p *patience) steps(steps []flow.Step) []flow.Step {
 func (p *patience) bear(ctx context.Context, try func(context.Context) error) error {
 	delays := wait.Backoff{Duration: 250 * time.Millisecond, Factor: 2, Jitter: 0.2, Cap: 5 * time.Second, Steps: math.MaxInt32}
 	conflicts := 0
+	var since time.Time // when the first of the attempts failed that have all failed
+	defer func() {
+		if !since.IsZero() {
+			p.retry(-1)
+		}
+	}()
 	for {
 		began := time.Now()
 		err := try(kube.WithOutcomes(ctx, p.hear))
-		switch {
+		switch now := time.Now(); {
 		case err == nil:
-			p.hear(nil)
+			if !since.IsZero() {
+				since = time.Time{}
+				p.retry(-1)
+				p.hear(nil)
+			}
 			return nil
 		case ctx.Err() != nil || errors.Is(err, errGaveUp):
 			return err
 		case conflicted(err) && conflicts < conflictLimit:
 			conflicts++
 		case kube.Away(err) || p.starting(err):
-			if time.Since(began) >= answeredAfter {
-				p.hear(nil)
+			if since.IsZero() {
+				since = now
+				p.retry(1)
+			} else if now.Sub(began) >= answeredAfter {
+				since = now
 			}
-			if lasted := p.met(err); lasted >= p.limit {
+			p.tell(err)
+			if lasted := now.Sub(since); lasted >= p.limit {
 				return p.gaveUp(err, lasted)
 			}
 		default:
@@ -118,43 +136,47 @@ func conflicted(err error) bool {
 func (p *patience) starting(err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.since.IsZero() && time.Since(p.last) < startGrace && (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err))
+	return time.Since(p.last) < startGrace && (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err))
 }
 
-// hear takes the outcome of a request that is not at an end with it.
-func (p *patience) hear(err error) {
-	switch {
-	case err == nil:
-		p.mu.Lock()
-		told := !p.since.IsZero()
-		p.since = time.Time{}
-		step := p.step
-		p.mu.Unlock()
-		if told {
-			p.events.Step(step, vmbackup.StateRunning, "the API server answers again")
-		}
-	case kube.Away(err):
-		p.met(err)
-	}
-}
-
-// met notes that the API server is away, tells it once, and returns for how long it is.
-func (p *patience) met(err error) time.Duration {
+func (p *patience) retry(more int) {
 	p.mu.Lock()
-	now := time.Now()
-	isNew := p.since.IsZero()
-	if isNew {
-		p.since = now
+	defer p.mu.Unlock()
+	p.retrying += more
+}
+
+// hear takes the outcome of a request that is repeated by itself, in a wait, or was
+// repeated here.
+func (p *patience) hear(err error) {
+	if err != nil {
+		if kube.Away(err) {
+			p.tell(err)
+		}
+		return
 	}
+	p.mu.Lock()
+	over, step := p.told && p.retrying == 0, p.step
+	if over {
+		p.told = false
+	}
+	p.mu.Unlock()
+	if over {
+		p.events.Step(step, vmbackup.StateRunning, "the API server answers again")
+	}
+}
+
+// tell says once that the API server is away.
+func (p *patience) tell(err error) {
+	p.mu.Lock()
+	isNew, step := !p.told, p.step
+	p.told = true
 	if kube.Away(err) {
-		p.last = now
+		p.last = time.Now()
 	}
-	lasted, step := now.Sub(p.since), p.step
 	p.mu.Unlock()
 	if isNew {
 		p.events.Step(step, vmbackup.StateRunning, fmt.Sprintf("the API server does not answer; waiting (%v)", err))
 	}
-	return lasted
 }
 
 func (p *patience) gaveUp(err error, after time.Duration) error {

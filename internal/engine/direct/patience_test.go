@@ -97,6 +97,24 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
+// Where a webhook is away everything else is answered: that is no end of the outage.
+func TestPatienceWithAWebhookThatIsAway(t *testing.T) {
+	patientTest(t, func(t *testing.T, p *patience, told *recorder) {
+		away := apierrors.NewInternalError(errors.New(`failed calling webhook "x": dial tcp 10.0.0.1:443: connect: connection refused`))
+		err := p.bear(t.Context(), func(ctx context.Context) error {
+			p.hear(nil) // a wait of the step was answered
+			if err := p.bear(ctx, func(context.Context) error { return nil }); err != nil {
+				return err
+			}
+			return away
+		})
+		wantReason(t, err, vmbackup.ReasonEngineUnavailable)
+		if !errors.Is(err, away) || len(told.events) != 1 {
+			t.Errorf("%v, told %q", err, told.messages())
+		}
+	})
+}
+
 func TestPatienceIsNotForRefusals(t *testing.T) {
 	gr := schema.GroupResource{Resource: "secrets"}
 	for name, err := range map[string]error{
@@ -134,8 +152,10 @@ func TestPatienceWithAnAPIServerThatHasNotReadItsRoles(t *testing.T) {
 			t.Errorf("%d left: %v", len(answers), err)
 		}
 		// Without end it is a refusal.
+		down := true
 		err = p.bear(t.Context(), func(context.Context) error {
-			if p.since.IsZero() {
+			if down {
+				down = false
 				return refused()
 			}
 			return forbidden
