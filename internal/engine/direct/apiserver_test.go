@@ -15,6 +15,7 @@ import (
 	"time"
 
 	authv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -352,8 +353,11 @@ func (w *watching) selects(t *testing.T, object runtime.Object) bool {
 		return false
 	}
 	m := accessor(t, object)
-	return (w.namespace == "" || w.namespace == m.GetNamespace()) && w.labels.Matches(labels.Set(m.GetLabels())) &&
-		w.fields.Matches(fields.Set{metav1.ObjectNameField: m.GetName()})
+	set := fields.Set{metav1.ObjectNameField: m.GetName()}
+	if e, ok := object.(*corev1.Event); ok {
+		set["type"], set["involvedObject.kind"] = e.Type, e.InvolvedObject.Kind
+	}
+	return (w.namespace == "" || w.namespace == m.GetNamespace()) && w.labels.Matches(labels.Set(m.GetLabels())) && w.fields.Matches(set)
 }
 
 func (s *apiServer) watch(a clienttesting.WatchActionImpl) (watch.Interface, error) {

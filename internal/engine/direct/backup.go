@@ -66,7 +66,7 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 	backup := &record.Backup
 	events := flow.NewEvents(sinkOf(opts), "backup/"+ref.String(), e.clock)
 	run := &backupRun{operation: e.operation(events, entry), record: record, state: loadState(record)}
-	run.operation.adopt = run.adopt
+	run.operation.adopt, run.resumed = run.adopt, run.state.cut()
 	if backup.Status.Phase.Done() {
 		events.Plan(nil, "backup "+ref.String()+" has ended already")
 		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
@@ -100,6 +100,8 @@ type backupRun struct {
 	state  *backupState
 	// ownRound is true once this run has recorded a round of snapshots as its own.
 	ownRound bool
+	// resumed is true when another run has cut the snapshots.
+	resumed bool
 	// freezeMissed is when the API server was first away in a freeze.
 	freezeMissed time.Time
 }

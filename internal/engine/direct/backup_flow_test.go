@@ -361,11 +361,11 @@ func TestNoWaitEndsBeforeTheUploads(t *testing.T) {
 
 func TestUploadThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
-		c.uploadFails["pvc-web-data"] = "no space left on the target"
+		c.uploadFails["pvc-web-data"] = "replica r-1 is corrupt"
 		c.start(request())
 		b, err := c.run(t.Context())
 		e := failure(t, err, vmbackup.ReasonBackupFailed)
-		if !strings.Contains(e.Message, "1 of 2 volumes") || !strings.Contains(e.Message, "no space left on the target") || e.Preflight {
+		if !strings.Contains(e.Message, "1 of 2 volumes") || !strings.Contains(e.Message, "replica r-1 is corrupt") || e.Preflight {
 			t.Errorf("error %+v", e)
 		}
 		if b.Status.Phase != vmbackup.PhaseFailed || b.Status.Ready {
@@ -392,13 +392,14 @@ func TestUploadThatFails(t *testing.T) {
 func TestCompleteBackupThatIsNotOnTheTarget(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.loses = true
+		c.write("somebody/else")
 		c.start(request())
 		b, err := c.run(t.Context())
 		wantReason(t, err, vmbackup.ReasonDataLost)
 		if b.Status.Ready || b.Status.Phase != vmbackup.PhaseFailed {
 			t.Errorf("phase %s, ready %t", b.Status.Phase, b.Status.Ready)
 		}
-		wantSame(t, "files", c.files(), []string{})
+		wantSame(t, "files", c.files(), []string{"somebody/else"})
 	})
 }
 

@@ -93,15 +93,24 @@ func newClass(kind vmbackup.BackupType) *snapshotv1.VolumeSnapshotClass {
 }
 
 func (r *backupRun) ensureClass(ctx context.Context) error {
-	if r.state.Class != "" {
-		return nil
+	if r.state.cut() {
+		return nil // nothing is asked of it any more
 	}
-	// The plan has found none that fits.
-	class := newClass(r.backup().Spec.Type)
-	if err := r.engine.createClass(ctx, class); err != nil {
+	if r.state.Class != "" {
+		// Somebody may have removed or changed it since the plan.
+		have, err := r.engine.clients.Snapshot.SnapshotV1().VolumeSnapshotClasses().Get(ctx, r.state.Class, metav1.GetOptions{})
+		switch {
+		case err == nil && fits(have, newClass(r.backup().Spec.Type)):
+			return nil
+		case err != nil && !apierrors.IsNotFound(err):
+			return kube.Error(err, "read", "VolumeSnapshotClass "+r.state.Class)
+		}
+	}
+	class, err := r.engine.ensureClass(ctx, r.backup().Spec.Type)
+	if err != nil {
 		return err
 	}
-	r.state.Class = class.Name // once it is there: the step may be run again
+	r.state.Class = class // once it is there: the step may be run again
 	return nil
 }
 

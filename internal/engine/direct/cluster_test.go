@@ -57,6 +57,8 @@ type cluster struct {
 	uploadFails map[string]string
 	// uploadTakes is how long every upload takes.
 	uploadTakes time.Duration
+	// uploadWaits is how long the CSI sidecar needs until it asks for an upload.
+	uploadWaits time.Duration
 	// loses makes Longhorn call backups complete that are not on the target.
 	loses bool
 	// keeps makes Longhorn forget deleted backups without deleting their data.
@@ -196,6 +198,9 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		if verb == "update" && o.DeletionTimestamp != nil {
 			time.AfterFunc(500*time.Millisecond, func() { c.purge(o) })
 		}
+		if verb == "create" {
+			c.carryOut(o.Name, o.Labels["backup-volume"], o.Spec.SnapshotName)
+		}
 	case *longhornv1.Snapshot:
 		if verb == "create" && o.Spec.CreateSnapshot {
 			c.requested(o)
@@ -260,7 +265,7 @@ func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
 			edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) { s.Status.ReadyToUse = &ready })
 			return
 		}
-		c.upload(volume, name)
+		time.AfterFunc(c.uploadWaits, func() { c.upload(volume, name) })
 	})
 }
 
@@ -305,7 +310,6 @@ func (c *cluster) upload(volume, snapshot string) {
 	c.mu.Lock()
 	c.backups++
 	name := fmt.Sprintf("backup-%016x", c.backups)
-	why, takes, loses := c.uploadFails[volume], c.uploadTakes, c.loses
 	c.mu.Unlock()
 	b := &longhornv1.Backup{
 		ObjectMeta: metav1.ObjectMeta{
@@ -315,6 +319,14 @@ func (c *cluster) upload(volume, snapshot string) {
 		Spec: longhornv1.BackupSpec{SnapshotName: snapshot},
 	}
 	c.put("backups", b)
+	c.carryOut(name, volume, snapshot)
+}
+
+// carryOut is what becomes of a Backup that Longhorn was asked for.
+func (c *cluster) carryOut(name, volume, snapshot string) {
+	c.mu.Lock()
+	why, takes, loses := c.uploadFails[volume], c.uploadTakes, c.loses
+	c.mu.Unlock()
 	step := func(after time.Duration, f func(*longhornv1.Backup)) {
 		time.AfterFunc(after, func() {
 			edit(c.apiServer, "backups", kube.LonghornNamespace, name, func(b *longhornv1.Backup) {

@@ -117,7 +117,7 @@ func interrupted(ctx context.Context, err error) bool {
 		return true
 	}
 	switch vmbackup.ReasonOf(err) {
-	case vmbackup.ReasonTimeout, vmbackup.ReasonCanceled, vmbackup.ReasonConflict, vmbackup.ReasonEngineUnavailable, vmbackup.ReasonTargetUnavailable:
+	case vmbackup.ReasonTimeout, vmbackup.ReasonCanceled, vmbackup.ReasonConflict, vmbackup.ReasonEngineUnavailable, vmbackup.ReasonTargetUnavailable, vmbackup.ReasonTargetEmpty:
 		return true
 	}
 	return false

@@ -59,7 +59,7 @@ func (e *Engine) FollowBackup(ctx context.Context, ref vmbackup.Ref, sink vmback
 	}
 	run.events.Plan(flow.Statuses(run.steps()), "follow backup "+ref.String())
 	run.events.Step("upload", vmbackup.StateRunning, "")
-	return run.watchUploads(ctx)
+	return run.watchUploads(ctx, &uploadWatch{})
 }
 
 // FollowRestore tells the progress of the data of a restore that somebody else runs.

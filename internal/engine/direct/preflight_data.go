@@ -87,8 +87,12 @@ func lookOnTarget(ctx context.Context, store target.Store, backup *vmbackup.Back
 	}
 	_, err = store.Stat(ctx, target.BackupConfigKey(volume, name))
 	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
-		return vmbackup.Errorf(vmbackup.ReasonDataLost, "the data of volume %s is not on %s: backup %s of Longhorn volume %s is missing there", v.Name, store, name, volume).
-			WithHint("check that the backup target is the one that the backup was made on; choose another backup with: kubectl vmbackup list --from target"), nil
+		err := absent(ctx, store, fmt.Sprintf("the data of volume %s is not on %s: backup %s of Longhorn volume %s is missing there", v.Name, store, name, volume),
+			"check that the backup target is the one that the backup was made on; choose another backup with: kubectl vmbackup list --from target")
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonDataLost {
+			return err, nil
+		}
+		return nil, err // the target itself is in doubt, not this volume
 	}
 	return nil, err
 }

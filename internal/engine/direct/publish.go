@@ -18,6 +18,10 @@ import (
 // verifyTarget sees every volume's backup on the target itself: Longhorn's word
 // for it is not enough for Ready.
 func (r *backupRun) verifyTarget(ctx context.Context) error {
+	return r.reach(r.seeAll(ctx))
+}
+
+func (r *backupRun) seeAll(ctx context.Context) error {
 	store, err := r.engine.target(ctx, r.backup().Spec.Target)
 	if err != nil {
 		return err
@@ -39,12 +43,12 @@ func (r *backupRun) verifyTarget(ctx context.Context) error {
 	return group.Wait()
 }
 
-// seen fails with DataLost when a file that Longhorn reported is not on the target.
+// seen fails when a file that Longhorn reported is not on the target.
 func seen(ctx context.Context, store target.Store, key, what string) error {
 	_, err := store.Stat(ctx, key)
 	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
-		return vmbackup.Errorf(vmbackup.ReasonDataLost, "Longhorn calls %s complete, but %s does not hold it (%s)", what, store, key).
-			WithHint("check that Longhorn and this command see the same backup target, then create a new backup")
+		return absent(ctx, store, fmt.Sprintf("Longhorn calls %s complete, but %s does not hold it (%s)", what, store, key),
+			"check that Longhorn and this command see the same backup target, then create a new backup")
 	}
 	return err
 }
@@ -54,7 +58,7 @@ func seen(ctx context.Context, store target.Store, key, what string) error {
 func (r *backupRun) publish(ctx context.Context) error {
 	store, err := r.engine.target(ctx, r.backup().Spec.Target)
 	if err != nil {
-		return err
+		return r.reach(err)
 	}
 	published := *r.record
 	published.State = nil
@@ -79,7 +83,7 @@ func (r *backupRun) publish(ctx context.Context) error {
 	}
 	if err := group.Wait(); err != nil {
 		if vmbackup.ReasonOf(err) != vmbackup.ReasonDataDamaged {
-			return err
+			return r.reach(err)
 		}
 		// Another run of this backup may have written its own in between; the record tells.
 		if saveErr := r.save(ctx); saveErr != nil {

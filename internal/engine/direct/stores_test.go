@@ -88,10 +88,27 @@ type loggedStore struct {
 	mu sync.Mutex
 	// damages changes what is written under a key.
 	damages map[string]bool
+	// refusal is what every look and write is answered with.
+	refusal error
+}
+
+func (s *loggedStore) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal = err
+}
+
+func (s *loggedStore) refused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusal
 }
 
 func (s *loggedStore) Put(ctx context.Context, key string, content []byte) error {
 	if err := s.api.note("put", "file", "", key, false); err != nil {
+		return err
+	}
+	if err := s.refused(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -104,6 +121,9 @@ func (s *loggedStore) Put(ctx context.Context, key string, content []byte) error
 
 func (s *loggedStore) Stat(ctx context.Context, key string) (target.Object, error) {
 	if err := s.api.note("stat", "file", "", key, false); err != nil {
+		return target.Object{}, err
+	}
+	if err := s.refused(); err != nil {
 		return target.Object{}, err
 	}
 	return s.Store.Stat(ctx, key)

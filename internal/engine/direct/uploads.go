@@ -4,11 +4,15 @@
 package direct
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,89 +39,151 @@ func (e *Engine) backupsOf(b *vmbackup.Backup) metav1.ListOptions {
 // followUploads follows the Longhorn Backups until all have ended, and fails
 // when one of them did.
 func (r *backupRun) followUploads(ctx context.Context) error {
-	if err := r.watchUploads(ctx); err != nil {
-		return err
-	}
-	backup := r.backup()
-	var failures []error
-	for _, v := range backup.Status.Volumes {
-		if v.State == vmbackup.StateFailed {
-			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, v.Message))
+	if r.resumed {
+		if err := r.renewUploads(ctx); err != nil {
+			return err
 		}
 	}
-	if len(failures) > 0 {
-		return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...)).
-			WithHint("the machine and its earlier backups are untouched; mend the cause, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", backup.Metadata.Name, backup.Metadata.Namespace)
+	watched, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	u := &uploadWatch{}
+	var side sync.WaitGroup
+	side.Go(func() { r.explainUploads(watched, u) })
+	side.Go(func() {
+		if err := r.doubtUploads(watched, u); err != nil {
+			stop(err)
+		}
+	})
+	err := r.watchUploads(watched, u)
+	if cause := context.Cause(watched); err != nil && ctx.Err() == nil && cause != nil {
+		err = cause // what the watch was ended by
 	}
-	return nil
+	stop(nil)
+	side.Wait()
+	if err != nil {
+		return err
+	}
+	return r.uploadsFailed(ctx)
 }
 
-// watchUploads tells the progress of the Longhorn Backups until all have ended.
-func (r *backupRun) watchUploads(ctx context.Context) error {
+// uploadsFailed is the error for the uploads that have failed, nil when none has. A
+// target that is away is waited for by resuming: the snapshots are there still.
+func (r *backupRun) uploadsFailed(ctx context.Context) error {
+	backup := r.backup()
+	var failures []error
+	ofTarget, again := true, true
+	for _, v := range backup.Status.Volumes {
+		if v.State == vmbackup.StateFailed {
+			why := strings.Join(append([]string{v.Message}, r.causes(ctx, &v)...), "; ")
+			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, why))
+			ofTarget, again = ofTarget && saysTarget(v.Message), again && r.canUpload(ctx, &v)
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	what := fmt.Errorf("Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...))
+	if away := r.targetNow(ctx); away != nil && again {
+		return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the backup target cannot be used now: %w", what, away))
+	}
+	if ofTarget && again {
+		return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the backup target answers again", what))
+	}
+	return vmbackup.Errorf(vmbackup.ReasonBackupFailed, "%w", what).
+		WithHint("the machine and its earlier backups are untouched; mend the cause, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", backup.Metadata.Name, backup.Metadata.Namespace)
+}
+
+// watchUploads tells the progress of the Longhorn Backups until all have ended, and
+// keeps u up to date with them.
+func (r *backupRun) watchUploads(ctx context.Context, u *uploadWatch) error {
 	backup := r.backup()
 	backups := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace), r.engine.backupsOf(backup))
 	return kube.WatchAll(ctx, backups, "the uploads of backup "+backup.Ref().String(), func(list []*longhornv1.Backup) (bool, error) {
 		ended := true
 		for i := range backup.Status.Volumes {
 			v := &backup.Status.Volumes[i]
-			found := observeUpload(v, r.state, list)
+			changed := observeUpload(v, r.state, list)
 			if v.State != vmbackup.StateReady && v.State != vmbackup.StateFailed {
 				ended = false
 			}
-			if found {
+			if changed {
 				r.events.Volume("upload", v.Name, v.State, v.Progress, uploaded(v, r.state), total(v, r.state), v.Message)
 			}
 		}
+		u.see(backup.Status.Volumes)
 		return ended, nil
 	})
+}
+
+// uploadOf finds the Longhorn Backup of a volume's snapshot. Of several, one that was
+// asked for anew counts before one that has failed, and the newest before others.
+func uploadOf(v *vmbackup.BackupVolume, snapshot string, list []*longhornv1.Backup) *longhornv1.Backup {
+	var best *longhornv1.Backup
+	for _, b := range list {
+		if b.Status.VolumeName != "" && b.Status.VolumeName != v.LonghornVolume || !isOf(b, snapshot) {
+			continue
+		}
+		if best == nil || uploadHasFailed(best) && !uploadHasFailed(b) ||
+			uploadHasFailed(best) == uploadHasFailed(b) && best.CreationTimestamp.Before(&b.CreationTimestamp) {
+			best = b
+		}
+	}
+	return best
+}
+
+// uploadHasFailed reports whether Longhorn has given a Backup up. It calls one
+// Unknown whose engine it has lost, and ends with it when it notes a time.
+func uploadHasFailed(b *longhornv1.Backup) bool {
+	return b.Status.State == longhornv1.BackupStateError || b.Status.State == longhornv1.BackupStateUnknown && !b.Status.LastSyncedAt.IsZero()
 }
 
 // observeUpload brings a volume up to date with Longhorn's Backups and reports
 // whether anything about it changed.
 func observeUpload(v *vmbackup.BackupVolume, state *backupState, list []*longhornv1.Backup) (changed bool) {
-	snapshot := state.Snapshots[v.Name]
-	for _, b := range list {
-		if b.Status.VolumeName != "" && b.Status.VolumeName != v.LonghornVolume || !isOf(b, snapshot) {
-			continue
-		}
-		before := *v
-		v.LonghornBackup = b.Name
-		v.SnapshotHandle = "bak://" + v.LonghornVolume + "/" + b.Name
-		v.Progress = max(v.Progress, b.Status.Progress)
-		v.Message = ""
-		switch b.Status.State {
-		case longhornv1.BackupStateCompleted:
-			v.Progress = 100
-			if b.Status.LastSyncedAt.IsZero() {
-				// Longhorn has yet to read back from the target what it wrote: sizes and all.
-				v.State = vmbackup.StateRunning
-				break
-			}
-			v.State = vmbackup.StateReady
-			v.BackupBytes, v.UploadedBytes = bytesOf(b.Status.Size), bytesOf(b.Status.NewlyUploadedDataSize)
-		case longhornv1.BackupStateError:
-			v.State, v.Message = vmbackup.StateFailed, b.Status.Error
-		default:
-			v.State = vmbackup.StateRunning
-			if b.Status.Error != "" {
-				v.Message = b.Status.Error
-			}
-		}
-		if b.DeletionTimestamp != nil {
-			if _, recordOnly := b.Labels[labelRecordOnly]; !recordOnly {
-				v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup "+b.Name+" is being deleted"
-			}
+	before := *v
+	b := uploadOf(v, state.Snapshots[v.Name], list)
+	if b == nil {
+		// What failed stays failed: Longhorn removes such backups after a while.
+		if v.LonghornBackup != "" && v.State != vmbackup.StateFailed {
+			// Longhorn drops its records of a target that looks empty for a moment, and
+			// takes them up again when the target is back: not seen is not lost.
+			v.State, v.Message = vmbackup.StateUnknown, "Longhorn does not list backup "+v.LonghornBackup+" at the moment"
 		}
 		return before != *v
 	}
-	// What failed stays failed: Longhorn removes such backups after a while.
-	if v.LonghornBackup != "" && v.State != vmbackup.StateUnknown && v.State != vmbackup.StateFailed {
-		// Longhorn drops its records of a target that looks empty for a moment, and
-		// takes them up again when the target is back: not seen is not lost.
-		v.State, v.Message = vmbackup.StateUnknown, "Longhorn does not list backup "+v.LonghornBackup+" at the moment"
-		return true
+	if v.LonghornBackup != b.Name {
+		v.Progress = 0
 	}
-	return false
+	v.LonghornBackup = b.Name
+	v.SnapshotHandle = "bak://" + v.LonghornVolume + "/" + b.Name
+	v.Progress = max(v.Progress, b.Status.Progress)
+	v.Message = ""
+	switch {
+	case uploadHasFailed(b):
+		v.State, v.Message = vmbackup.StateFailed, cmp.Or(b.Status.Error, "Longhorn gives no reason")
+	case b.Status.State == longhornv1.BackupStateCompleted && b.Status.LastSyncedAt.IsZero():
+		// Longhorn has yet to read back from the target what it wrote: sizes and all.
+		v.State, v.Progress = vmbackup.StateRunning, 100
+	case b.Status.State == longhornv1.BackupStateCompleted:
+		v.State, v.Progress = vmbackup.StateReady, 100
+		v.BackupBytes, v.UploadedBytes = bytesOf(b.Status.Size), bytesOf(b.Status.NewlyUploadedDataSize)
+	default:
+		v.State, v.Message = vmbackup.StateRunning, cmp.Or(b.Status.Error, waitsFor(b))
+	}
+	if b.DeletionTimestamp != nil {
+		if _, recordOnly := b.Labels[labelRecordOnly]; !recordOnly {
+			v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup "+b.Name+" is being deleted"
+		}
+	}
+	return before != *v
+}
+
+// waitsFor is what Longhorn says that a Backup waits for before it begins.
+func waitsFor(b *longhornv1.Backup) string {
+	if b.Status.State != longhornv1.BackupStateNew && b.Status.State != longhornv1.BackupStatePending {
+		return ""
+	}
+	return strings.Join(slices.Sorted(maps.Values(b.Status.Messages)), "; ")
 }
 
 // labelRecordOnly is on a Longhorn object whose deletion leaves the remote data alone.
