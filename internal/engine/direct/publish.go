@@ -47,7 +47,7 @@ func (r *backupRun) seeAll(ctx context.Context) error {
 func seen(ctx context.Context, store target.Store, key, what string) error {
 	_, err := store.Stat(ctx, key)
 	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
-		return absent(ctx, store, fmt.Sprintf("Longhorn calls %s complete, but %s does not hold it (%s)", what, store, key),
+		return missingData(ctx, store, fmt.Sprintf("Longhorn calls %s complete, but %s does not hold it (%s)", what, store, key),
 			"check that Longhorn and this command see the same backup target, then create a new backup")
 	}
 	return err

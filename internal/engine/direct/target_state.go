@@ -11,10 +11,10 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// absent is the error for data that is not on a target: DataLost on one that holds
+// missingData is the error for data that is not on a target: DataLost on one that holds
 // other files, TargetEmpty on one without any, which proves nothing. A target that
 // does not say is its own error.
-func absent(ctx context.Context, store target.Store, what, hint string) error {
+func missingData(ctx context.Context, store target.Store, what, hint string) error {
 	empty, err := target.Empty(ctx, store)
 	switch {
 	case err != nil:
