@@ -44,6 +44,8 @@ type VirtualMachines interface {
 	Create(ctx context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error)
 	// Patch applies a JSON merge patch.
 	Patch(ctx context.Context, namespace, name string, patch []byte) error
+	// Update replaces a VirtualMachine; its manifest carries the version that it replaces.
+	Update(ctx context.Context, namespace, name string, manifest []byte, dryRun bool) error
 	// Start starts a machine whose run strategy leaves that to somebody.
 	Start(ctx context.Context, namespace, name string) error
 	// Freeze freezes the guest's file systems; the guest thaws itself after the deadline.
@@ -97,6 +99,15 @@ func answer(r rest.Result) ([]byte, error) {
 func (c rawVMs) Patch(ctx context.Context, namespace, name string, patch []byte) error {
 	return c.rest.Patch("application/merge-patch+json").Namespace(namespace).Resource("virtualmachines").Name(name).
 		Param("fieldManager", FieldManager).Body(patch).Do(ctx).Error()
+}
+
+func (c rawVMs) Update(ctx context.Context, namespace, name string, manifest []byte, dryRun bool) error {
+	req := c.rest.Put().Namespace(namespace).Resource("virtualmachines").Name(name).Param("fieldManager", FieldManager).
+		SetHeader("Content-Type", "application/json").Body(manifest)
+	if dryRun {
+		req = req.Param("dryRun", metav1.DryRunAll)
+	}
+	return req.Do(ctx).Error()
 }
 
 func (c rawVMs) Start(ctx context.Context, namespace, name string) error {

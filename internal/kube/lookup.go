@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Lookup answers questions about kinds that the tool refers to and does not manage,
-// so that it needs no client of theirs.
+// Lookup is for kinds that the tool refers to and does not manage, so that it needs
+// no client of theirs.
 type Lookup interface {
 	// Serves reports whether the API server has the resource.
 	Serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error)
@@ -25,6 +25,8 @@ type Lookup interface {
 	// Names are the names of a namespace's objects, in order; none of a resource
 	// that is not served.
 	Names(ctx context.Context, resource schema.GroupVersionResource, namespace string) ([]string, error)
+	// Delete deletes an object, if it still is the one with the UID.
+	Delete(ctx context.Context, resource schema.GroupVersionResource, namespace, name, uid string) error
 }
 
 // restLookup is Lookup over any REST client: it uses absolute paths.
@@ -81,6 +83,18 @@ func (l restLookup) Names(ctx context.Context, resource schema.GroupVersionResou
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+func (l restLookup) Delete(ctx context.Context, resource schema.GroupVersionResource, namespace, name, uid string) error {
+	path := append(root(resource), "namespaces", namespace, resource.Resource, name)
+	body, err := json.Marshal(metav1.DeleteOptions{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}, Preconditions: metav1.NewUIDPreconditions(uid),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = answer(l.rest.Delete().AbsPath(path...).SetHeader("Content-Type", "application/json").Body(body).Do(ctx))
+	return err
 }
 
 // root is the path of a group and version.

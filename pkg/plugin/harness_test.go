@@ -430,6 +430,35 @@ func (e *fakeEngine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts
 	return err
 }
 
+func (e *fakeEngine) CancelBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Backup, error) {
+	phase, err := e.perform(ctx, "cancel backup", ref, opts)
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		return nil, err
+	}
+	vm, _, _ := strings.Cut(ref.Name, "-")
+	b := backup(ref.String(), vm, 1)
+	if b.Status.Phase = phase; err == nil {
+		b.Status.Phase = vmbackup.PhaseCanceled
+	}
+	b.Status.Ready = false
+	return b, err
+}
+
+func (e *fakeEngine) CancelRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
+	phase, err := e.perform(ctx, "cancel restore", ref, opts)
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		return nil, err
+	}
+	if err == nil {
+		phase = vmbackup.PhaseCanceled
+	}
+	return restore(ref.String(), "web", phase), err
+}
+
+func (e *fakeEngine) DeleteRestore(_ context.Context, ref vmbackup.Ref) error {
+	return e.call("delete restore " + ref.String())
+}
+
 func (e *fakeEngine) Observe(_ context.Context, b *vmbackup.Backup) error {
 	if err := e.errs["observe "+b.Ref().String()]; err != nil {
 		return err

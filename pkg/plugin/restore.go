@@ -17,15 +17,21 @@ import (
 
 const restoreLong = `Restore a backup as a virtual machine.
 
-Without flags the machine comes back in the namespace and under the name that it
-had, which must be free: a restore never overwrites a machine. BACKUP is NAME or
-NAMESPACE/NAME; it is looked for in the cluster's records and then on the backup
-target, so that it is found when the records are gone.
+Without flags the machine comes back in the namespace and under the name that
+it had, which must be free: a machine that is there is never overwritten. BACKUP
+is NAME or NAMESPACE/NAME; it is looked for in the cluster's records and then on
+the backup target, so that it is found when the records are gone.
 
-What can go wrong is looked at first: the namespace and its quota, StorageClasses,
-networks, backing images, Longhorn's room, the user's rights and the data itself.
-What does not fit is refused with exit code 4 before anything is changed, and
---dry-run shows the whole plan.
+With --in-place the very machine that was backed up gets its disks and its
+specification of then, and stays the same object with the same MAC addresses.
+The data is restored into new volumes while the machine runs on; it is off only
+while the disks are exchanged, and then runs as it did before. Old volumes,
+secrets and config maps stay as they are, so that there is a way back.
+
+What can go wrong is looked at first: the namespace and its quota,
+StorageClasses, networks, backing images, Longhorn's room, the user's rights and
+the data itself. What does not fit is refused with exit code 4 before anything
+is changed, and --dry-run shows the whole plan.
 
 The machine is created halted and gets its run strategy back when the data of
 all its volumes is there. While the source machine still exists, the restored
@@ -35,6 +41,9 @@ is another machine.`
 const restoreExample = `
 # Bring a deleted machine back
 kubectl vmbackup restore web-20260102-030405
+
+# Take a machine back to its state of then, which stops it for a moment
+kubectl vmbackup restore web-20260102-030405 --in-place --stop
 
 # Restore beside the original, in another namespace
 kubectl vmbackup restore web-20260102-030405 --to-namespace test
@@ -91,6 +100,7 @@ func (g *globals) newRestore() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into. If empty, the backup's")
 	flags.StringVar(&o.request.ToName, "to-name", "", "Name of the restored machine. If empty, the name it had")
+	o.addInPlace(flags)
 	o.addChanges(cmd)
 	flags.StringVar(&o.request.Name, "name", "", "Name of the restore. If empty, the machine's name and the UTC time")
 	addSource(cmd, &o.request.From, vmbackup.SourceAll, "Where to look for the backup")
@@ -196,6 +206,11 @@ func (g *globals) runRestore(ctx context.Context, s *session, ref vmbackup.Ref, 
 			return err
 		}
 	}
+	if runErr == nil && restore.Status.Phase.Done() && out.human() {
+		if err := g.tellOldVolumes(restore); err != nil {
+			return err
+		}
+	}
 	switch {
 	case runErr == nil && len(restore.Status.Warnings) > 0:
 		return &exitError{exitPartly}
@@ -203,6 +218,16 @@ func (g *globals) runRestore(ctx context.Context, s *session, ref vmbackup.Ref, 
 		return runErr
 	}
 	return g.stopped(ctx, runErr, operation{restore: true, ref: ref}, "resume", flags.timeout)
+}
+
+// tellOldVolumes says, on the error stream, how to remove what a restore in place has kept.
+func (g *globals) tellOldVolumes(r *vmbackup.Restore) error {
+	if len(r.Status.OldVolumes) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(g.streams.ErrOut, "The old volumes are kept. When they are not needed any more, remove them with:\n  kubectl delete persistentvolumeclaims %s -n %s\n",
+		strings.Join(r.Status.OldVolumes, " "), r.Metadata.Namespace)
+	return err
 }
 
 func (g *globals) showRestore(restore *vmbackup.Restore, out *output) error {

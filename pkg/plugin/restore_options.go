@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -44,6 +45,14 @@ func (o *restoreOptions) addChanges(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("patch", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"json", "yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 	}))
+}
+
+// addInPlace adds the flags of a restore in place.
+func (o *restoreOptions) addInPlace(flags *pflag.FlagSet) {
+	r := &o.request
+	flags.BoolVar(&r.InPlace, "in-place", false, "Give the machine that was backed up its disks and specification of then. It must still be the same machine, by its UID")
+	flags.BoolVar(&r.Stop, "stop", false, "With --in-place: stop the machine where it runs, once the data of its new disks is there. Without it, one that runs is refused")
+	flags.BoolVar(&r.DeleteOldVolumes, "delete-old-volumes", false, "With --in-place: delete the replaced volumes once the restored machine was seen running. Without it they are kept")
 }
 
 // macPolicies are the values of --mac.

@@ -34,6 +34,15 @@ type Engine interface {
 	PlanDelete(ctx context.Context, req DeleteRequest) (*DeletePlan, error)
 	// Delete removes what the plan names and checks on the target that it is gone.
 	Delete(ctx context.Context, plan *DeletePlan, opts RunOptions) error
+	// CancelBackup gives up a backup that has not ended: a run of it stops, on whatever
+	// machine it is, the guest thaws, and what the backup has made is removed. Its
+	// record stays, as Canceled. The backup is returned with the error too.
+	CancelBackup(ctx context.Context, ref Ref, opts RunOptions) (*Backup, error)
+	// CancelRestore is CancelBackup for a restore. A machine that has its restored
+	// disks in place, or was started, is left alone: a preflight Conflict.
+	CancelRestore(ctx context.Context, ref Ref, opts RunOptions) (*Restore, error)
+	// DeleteRestore removes the record of a restore that has ended, and nothing else.
+	DeleteRestore(ctx context.Context, ref Ref) error
 	// Observe fills in how far a running backup is by now, which its record does
 	// not tell. It changes nothing in the cluster.
 	Observe(ctx context.Context, backup *Backup) error

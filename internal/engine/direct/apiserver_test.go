@@ -142,6 +142,9 @@ func (s *apiServer) request(action clienttesting.Action, scheme *runtime.Scheme)
 		if err := s.note("delete", resource, namespace, a.Name, false); err != nil {
 			return nil, err
 		}
+		if err := s.precondition(objectKey{resource, namespace, a.Name}, a); err != nil {
+			return nil, err
+		}
 		return nil, s.remove(resource, namespace, a.Name)
 	case clienttesting.PatchActionImpl:
 		if err := s.note("patch", resource, namespace, a.Name, false); err != nil {
@@ -192,11 +195,21 @@ func (s *apiServer) create(a clienttesting.CreateActionImpl) (runtime.Object, er
 
 // put stores an object, new or changed, and tells everybody.
 func (s *apiServer) put(resource string, object runtime.Object) runtime.Object {
+	stored, _ := s.putOver(resource, object, "")
+	return stored
+}
+
+// putOver is put over the version given, if it still is the current one; empty for any.
+func (s *apiServer) putOver(resource string, object runtime.Object, version string) (runtime.Object, bool) {
 	object = object.DeepCopyObject()
 	m := accessor(s.t, object)
 	key := objectKey{resource, m.GetNamespace(), m.GetName()}
 	s.mu.Lock()
 	before := s.objects[key]
+	if version != "" && (before == nil || accessor(s.t, before).GetResourceVersion() != version) {
+		s.mu.Unlock()
+		return nil, false
+	}
 	s.version++
 	if before == nil {
 		if m.GetUID() == "" {
@@ -216,7 +229,24 @@ func (s *apiServer) put(resource string, object runtime.Object) runtime.Object {
 	for _, f := range after {
 		f(verb, resource, object.DeepCopyObject())
 	}
-	return object.DeepCopyObject()
+	return object.DeepCopyObject(), true
+}
+
+// precondition refuses to delete an object that is not the one, or at the version, that is meant.
+func (s *apiServer) precondition(key objectKey, a clienttesting.DeleteActionImpl) error {
+	want := a.DeleteOptions.Preconditions
+	if want == nil {
+		return nil
+	}
+	object, err := s.get(key, a.GetResource().GroupResource())
+	if err != nil {
+		return err
+	}
+	m := accessor(s.t, object)
+	if want.UID != nil && *want.UID != m.GetUID() || want.ResourceVersion != nil && *want.ResourceVersion != m.GetResourceVersion() {
+		return apierrors.NewConflict(a.GetResource().GroupResource(), key.name, errors.New("the object has been modified"))
+	}
+	return nil
 }
 
 // remove deletes an object, or marks it where a finalizer holds it.
@@ -263,12 +293,17 @@ func (s *apiServer) vanish(resource, namespace, name string) {
 
 // change applies f to an object of the server that is there.
 func edit[T runtime.Object](s *apiServer, resource, namespace, name string, f func(T)) {
-	object, err := s.get(objectKey{resource, namespace, name}, schema.GroupResource{Resource: resource})
-	if err != nil {
-		return // it was deleted in the meantime, and controllers bear that
+	for {
+		object, err := s.get(objectKey{resource, namespace, name}, schema.GroupResource{Resource: resource})
+		if err != nil {
+			return // it was deleted in the meantime, and controllers bear that
+		}
+		version := accessor(s.t, object).GetResourceVersion()
+		f(object.(T))
+		if _, done := s.putOver(resource, object, version); done {
+			return
+		}
 	}
-	f(object.(T))
-	s.put(resource, object)
 }
 
 func (s *apiServer) get(key objectKey, gr schema.GroupResource) (runtime.Object, error) {

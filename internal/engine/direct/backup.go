@@ -70,7 +70,7 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 	if backup.Status.Phase.Done() {
 		events.Plan(nil, "backup "+ref.String()+" has ended already")
 		events.Result(backup.Status.Phase, asErr(backup.Status.Error), "")
-		return backup, asErr(backup.Status.Error)
+		return backup, ended(backup.Status.Phase, backup.Status.Error)
 	}
 	if f := run.state.Fate; f != "" {
 		return backup, preflight(f.stops(journal.KindBackup, ref))
@@ -83,6 +83,15 @@ func (e *Engine) RunBackup(ctx context.Context, ref vmbackup.Ref, opts vmbackup.
 	running, heard := run.heed(ctx, journal.KindBackup, ref)
 	err = heard(flow.Run(running, steps, opts.NoWait, events, nil))
 	return backup, run.finish(ctx, err)
+}
+
+// ended is the error of a run that comes after the operation's end: one that was
+// canceled is refused, any other has the result that it has.
+func ended(phase vmbackup.Phase, err *vmbackup.Error) error {
+	if phase == vmbackup.PhaseCanceled {
+		return preflight(asErr(err))
+	}
+	return asErr(err)
 }
 
 // asErr keeps a nil *Error from becoming a non-nil error.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	corefake "k8s.io/client-go/kubernetes/fake"
 	corescheme "k8s.io/client-go/kubernetes/scheme"
 	kubevirtv1 "kubevirt.io/api/core/v1"
@@ -215,6 +216,7 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		}
 	case *kubevirtv1.VirtualMachine:
 		c.noteRevisions(o)
+		c.turnOff(o)
 		if verb == "update" && o.Spec.RunStrategy != nil && *o.Spec.RunStrategy == kubevirtv1.RunStrategyAlways && !o.Status.Ready {
 			time.AfterFunc(time.Second, func() {
 				edit(c.apiServer, "virtualmachines", o.Namespace, o.Name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready = true })
@@ -228,6 +230,9 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 func (c *cluster) snapshot(s *snapshotv1.VolumeSnapshot) {
 	claim := *s.Spec.Source.PersistentVolumeClaimName
 	volume := "pvc-" + claim
+	if have, err := c.get(objectKey{"persistentvolumeclaims", s.Namespace, claim}, schema.GroupResource{}); err == nil {
+		volume = have.(*corev1.PersistentVolumeClaim).Spec.VolumeName
+	}
 	content := "snapcontent-" + string(s.UID)
 	name := "snapshot-" + string(s.UID)
 	takes := c.takes(claim)
@@ -427,7 +432,7 @@ func (c *cluster) provision(claim *corev1.PersistentVolumeClaim) {
 	volume := "pvc-" + string(claim.UID)
 	c.persistentVolume(volume)
 	size := claim.Spec.Resources.Requests[corev1.ResourceStorage]
-	v := &longhornv1.Volume{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume}, Spec: longhornv1.VolumeSpec{Size: size.Value()}}
+	v := &longhornv1.Volume{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume}, Spec: longhornv1.VolumeSpec{Size: size.Value(), BackupTargetName: vmbackup.DefaultTarget}}
 	v.Status.State, v.Status.RestoreRequired, v.Status.RestoreInitiated = longhornv1.VolumeStateAttached, true, true
 	c.put("volumes", v)
 	edit(c.apiServer, "persistentvolumeclaims", claim.Namespace, claim.Name, func(p *corev1.PersistentVolumeClaim) {

@@ -52,6 +52,13 @@ func (l lookup) Names(_ context.Context, resource schema.GroupVersionResource, n
 	return names, nil
 }
 
+func (l lookup) Delete(_ context.Context, resource schema.GroupVersionResource, namespace, name, _ string) error {
+	if err := l.note("delete", resource.Resource, namespace, name, false); err != nil {
+		return err
+	}
+	return l.remove(resource.Resource, namespace, name)
+}
+
 // noteRevisions is what KubeVirt does with revisions that a machine's spec names:
 // it reads them, and notes them in the status.
 func (c *cluster) noteRevisions(vm *kubevirtv1.VirtualMachine) {

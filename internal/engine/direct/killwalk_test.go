@@ -36,11 +36,15 @@ type command struct {
 func commands() []command {
 	snapshot := request()
 	snapshot.Type = vmbackup.TypeSnapshot
+	discarding := inPlaceRequest()
+	discarding.DeleteOldVolumes = true
 	return []command{
 		{"create", func(*cluster) {}, createCommand(request())},
 		{"create, type snapshot", func(*cluster) {}, createCommand(snapshot)},
 		{"restore", func(c *cluster) { c.complete() }, restoreCommand(restoreRequest())},
 		{"restore, backups to be listed", func(c *cluster) { c.complete(); c.forgetBackups() }, restoreCommand(restoreRequest())},
+		{"restore in place", func(c *cluster) { c.complete(); c.changed() }, restoreCommand(inPlaceRequest())},
+		{"restore in place, old volumes deleted", func(c *cluster) { c.complete() }, restoreCommand(discarding)},
 		{"delete", func(c *cluster) { c.complete() }, deleteCommand(deleteRequest())},
 	}
 }
@@ -68,7 +72,7 @@ func createCommand(req vmbackup.BackupRequest) func(context.Context, *Engine) er
 // restoreCommand is restore, or resume where the restore has begun.
 func restoreCommand(req vmbackup.RestoreRequest) func(context.Context, *Engine) error {
 	return func(ctx context.Context, e *Engine) error {
-		ref := vmbackup.Ref{Namespace: req.ToNamespace, Name: req.Name}
+		ref := vmbackup.Ref{Namespace: req.Default().ToNamespace, Name: req.Name}
 		if _, err := e.journal.Get(ctx, journal.KindRestore, ref); err != nil {
 			plan, err := e.PlanRestore(ctx, req)
 			if err != nil {
@@ -109,9 +113,10 @@ func (c *cluster) summary() map[string][]string {
 		slices.Sort(sum[resource])
 	}
 	round := regexp.MustCompile(`-\d+$`)
+	token := regexp.MustCompile(`-[0-9a-f]{12}$`)
 	named := func(o runtime.Object) string {
 		m := accessor(c.t, o)
-		return m.GetNamespace() + "/" + m.GetName()
+		return m.GetNamespace() + "/" + token.ReplaceAllString(m.GetName(), "-TOKEN")
 	}
 	note("volumesnapshots", func(o runtime.Object) string { return round.ReplaceAllString(named(o), "") })
 	note("volumesnapshotcontents", func(o runtime.Object) string {
@@ -121,7 +126,7 @@ func (c *cluster) summary() map[string][]string {
 	note("backups", func(o runtime.Object) string { return o.(*longhornv1.Backup).Status.VolumeName })
 	note("virtualmachines", func(o runtime.Object) string {
 		vm := o.(*kubevirtv1.VirtualMachine)
-		return fmt.Sprint(named(o), " ", *vm.Spec.RunStrategy, " ", vm.Status.Ready)
+		return fmt.Sprint(named(o), " ", *vm.Spec.RunStrategy, " ", vm.Status.Ready, " on ", len(referencesOf(vm).claims), " disks")
 	})
 	for _, resource := range []string{"persistentvolumeclaims", "secrets", "configmaps", "volumesnapshotclasses", "namespaces"} {
 		note(resource, named)

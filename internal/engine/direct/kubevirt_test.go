@@ -51,8 +51,16 @@ func (f kubevirtCore) VirtualMachines(namespace string) kubevirttyped.VirtualMac
 }
 
 func (f kubevirtCore) VirtualMachineInstances(namespace string) kubevirttyped.VirtualMachineInstanceInterface {
-	return vmiClient{typed: gentype.NewFakeClient(f.fake, namespace, kubevirtResource("virtualmachineinstances"), kubevirtKind("VirtualMachineInstance"),
-		func() *kubevirtv1.VirtualMachineInstance { return &kubevirtv1.VirtualMachineInstance{} })}
+	return vmiClient{typed: gentype.NewFakeClientWithList(f.fake, namespace, kubevirtResource("virtualmachineinstances"), kubevirtKind("VirtualMachineInstance"),
+		func() *kubevirtv1.VirtualMachineInstance { return &kubevirtv1.VirtualMachineInstance{} },
+		func() *kubevirtv1.VirtualMachineInstanceList { return &kubevirtv1.VirtualMachineInstanceList{} },
+		func(to, from *kubevirtv1.VirtualMachineInstanceList) { to.ListMeta = from.ListMeta },
+		func(l *kubevirtv1.VirtualMachineInstanceList) []*kubevirtv1.VirtualMachineInstance {
+			return gentype.ToPointerSlice(l.Items)
+		},
+		func(l *kubevirtv1.VirtualMachineInstanceList, items []*kubevirtv1.VirtualMachineInstance) {
+			l.Items = gentype.FromPointerSlice(items)
+		})}
 }
 
 func kubevirtResource(name string) schema.GroupVersionResource {
@@ -72,13 +80,25 @@ func (c vmClient) List(ctx context.Context, opts metav1.ListOptions) (*kubevirtv
 	return c.typed.List(ctx, opts)
 }
 
+func (c vmClient) Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error {
+	return c.typed.Delete(ctx, name, opts)
+}
+
 func (c vmClient) Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 	return c.typed.Watch(ctx, opts)
 }
 
 type vmiClient struct {
 	kubevirttyped.VirtualMachineInstanceInterface
-	typed *gentype.FakeClient[*kubevirtv1.VirtualMachineInstance]
+	typed *gentype.FakeClientWithList[*kubevirtv1.VirtualMachineInstance, *kubevirtv1.VirtualMachineInstanceList]
+}
+
+func (c vmiClient) List(ctx context.Context, opts metav1.ListOptions) (*kubevirtv1.VirtualMachineInstanceList, error) {
+	return c.typed.List(ctx, opts)
+}
+
+func (c vmiClient) Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	return c.typed.Watch(ctx, opts)
 }
 
 func (c vmiClient) Get(ctx context.Context, name string, opts metav1.GetOptions) (*kubevirtv1.VirtualMachineInstance, error) {

@@ -25,6 +25,10 @@ type renaming struct {
 	operation string
 	backup    vmbackup.Ref
 	from, to  vmbackup.Ref
+	// inPlace is true where the machine that is there gets what the backup has.
+	inPlace bool
+	// tokens are those of the restores that the backed-up claims come from.
+	tokens map[string]string
 	// claims, secrets and configMaps map the backed-up names to the restored ones.
 	claims, secrets, configMaps map[string]string
 	// revisions are the restored ControllerRevisions by the field of the machine.

@@ -229,6 +229,10 @@ func (m mortalMachines) Patch(ctx context.Context, namespace, name string, patch
 	return m.p.request(true, "patch virtualmachines", false, func() error { return m.vms.Patch(ctx, namespace, name, patch) })
 }
 
+func (m mortalMachines) Update(ctx context.Context, namespace, name string, manifest []byte, dryRun bool) error {
+	return m.p.request(!dryRun, "update virtualmachines", false, func() error { return m.vms.Update(ctx, namespace, name, manifest, dryRun) })
+}
+
 func (m mortalMachines) Start(ctx context.Context, namespace, name string) error {
 	return m.p.request(true, "start virtualmachines", false, func() error { return m.vms.Start(ctx, namespace, name) })
 }

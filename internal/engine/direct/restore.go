@@ -40,6 +40,10 @@ type restoreRecord struct {
 	Unpin []string `json:"unpin,omitempty"`
 	// StateClaim is the restored claim of the machine's persistent state.
 	StateClaim string `json:"stateClaim,omitempty"`
+	// InPlace is what a restore in place remembers of the machine that it changes.
+	InPlace *inPlaceRecord `json:"inPlace,omitempty"`
+	// Fate is what somebody has decided about the restore.
+	Fate fate `json:"fate,omitempty"`
 	// DataRestored is true once every volume was seen restored.
 	DataRestored bool `json:"dataRestored,omitempty"`
 
@@ -73,9 +77,9 @@ func (r *restoreRecord) entry() (journal.Entry, error) {
 	}
 	return journal.Entry{
 		Kind: journal.KindRestore, Ref: r.Restore.Ref(), Data: data,
-		Labels: map[string]string{
+		Labels: r.Fate.marked(map[string]string{
 			journal.LabelVM: r.Restore.Spec.TargetName, journal.LabelPhase: string(r.Restore.Status.Phase), LabelOperation: r.Operation,
-		},
+		}),
 	}, nil
 }
 
@@ -120,6 +124,9 @@ func (r *restoreRun) namespace() string { return r.record.Restore.Metadata.Names
 
 // steps are the steps of a restore, in order.
 func (r *restoreRun) steps() []flow.Step {
+	if r.record.InPlace != nil {
+		return r.inPlaceSteps()
+	}
 	var steps []flow.Step
 	if r.record.Backup.Spec.Type == vmbackup.TypeBackup {
 		steps = append(steps, flow.Step{ID: "sync", Title: "See the backups in Longhorn", Ensure: r.ensureBackups})
@@ -160,7 +167,10 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 	if restore.Status.Phase.Done() {
 		run.events.Plan(nil, "restore "+ref.String()+" has ended already")
 		run.events.Result(restore.Status.Phase, asErr(restore.Status.Error), "")
-		return restore, asErr(restore.Status.Error)
+		return restore, ended(restore.Status.Phase, restore.Status.Error)
+	}
+	if record.Fate != "" {
+		return restore, preflight(record.Fate.stops(journal.KindRestore, ref))
 	}
 	steps := run.patience.steps(run.steps())
 	run.events.Plan(flow.Statuses(steps), fmt.Sprintf("restore backup %s as VirtualMachine %s/%s (%d volumes)",
@@ -168,7 +178,11 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 	for _, w := range restore.Status.Warnings {
 		run.events.Warning(w)
 	}
-	err = flow.Run(ctx, steps, opts.NoWait, run.events, run.note)
+	running, heard := run.heed(ctx, journal.KindRestore, ref)
+	err = heard(flow.Run(running, steps, opts.NoWait, run.events, run.note))
+	if err != nil && record.InPlace != nil && !interrupted(ctx, err) {
+		err = run.giveBack(ctx, err)
+	}
 	return restore, run.finish(ctx, err)
 }
 

@@ -74,5 +74,8 @@ func restoreRights(restore *restoreRecord) []right {
 	if restore.StateClaim != "" {
 		rights = append(rights, right{"patch", "", "persistentvolumeclaims", namespace})
 	}
+	if restore.InPlace != nil {
+		rights = append(rights, inPlaceRights(restore)...)
+	}
 	return rights
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,7 +20,8 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// claimNames chooses the claims' names: the old ones where they are free.
+// claimNames chooses the claims' names: the old ones where they are free. In place the
+// old ones are not touched, so that each gets a new one, even where it is missing.
 func claimNames(backup *vmbackup.Backup, n *renaming, taken map[string]bool) map[string]string {
 	names := map[string]string{}
 	for _, v := range backup.Status.Volumes {
@@ -30,12 +32,27 @@ func claimNames(backup *vmbackup.Backup, n *renaming, taken map[string]bool) map
 				name = stateVolume(n.to.Name)
 			}
 		}
-		if taken[name] {
+		if n.inPlace {
+			name = strings.TrimSuffix(name, "-"+n.tokens[name])
+		}
+		if taken[name] || n.inPlace {
 			name = shorten(name+"-"+n.operation, 253)
 		}
 		names[v.PVC] = name
 	}
 	return names
+}
+
+// claimTokens are the tokens of the restores that backed-up claims come from, by the
+// claim: a name that ends in one gets another one in its place.
+func claimTokens(record *metadata.Record) map[string]string {
+	tokens := map[string]string{}
+	for _, raw := range record.Claims {
+		if m, err := metadata.ParseManifest(raw); err == nil && m.Metadata.Labels[LabelOperation] != "" {
+			tokens[m.Metadata.Name] = m.Metadata.Labels[LabelOperation]
+		}
+	}
+	return tokens
 }
 
 // claimOf is the backed-up claim of that name.

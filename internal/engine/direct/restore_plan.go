@@ -53,6 +53,14 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if err := checkMappedNetworks(record.VM, n); err != nil {
 		return nil, err
 	}
+	var machine *liveMachine
+	var inPlace *inPlaceRecord
+	if req.InPlace {
+		var err error
+		if machine, inPlace, err = e.findInPlace(ctx, n.to, backup, req); err != nil {
+			return nil, err
+		}
+	}
 	d, err := e.lookAtDestination(ctx, n, record)
 	if err != nil {
 		return nil, err
@@ -63,7 +71,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if n.lost, err = d.leaveOut(record, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
-	n.sourceExists, n.newMACs = d.source, dropsMACs(req, d.source)
+	n.sourceExists, n.newMACs = d.source && !req.InPlace, dropsMACs(req, d.source)
 	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, createNamespace: d.namespace == nil}
 	leftOut, err := keepWarranted(record)
 	if err != nil {
@@ -72,6 +80,11 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	parts, err := e.planParts(ctx, restore, record, n, d, req)
 	if err != nil {
 		return nil, err
+	}
+	if inPlace != nil {
+		if parts, err = e.planInPlace(ctx, restore, machine, inPlace, n, parts); err != nil {
+			return nil, err
+		}
 	}
 	restore.Restore.Status.Warnings = append(leftOut, restore.Restore.Status.Warnings...)
 	if err := e.checkParts(ctx, restore, record, n, d); err != nil {
@@ -89,6 +102,7 @@ func newRenaming(req vmbackup.RestoreRequest, backup *vmbackup.Backup) *renaming
 		operation: newOperation(), backup: req.Backup,
 		from:      vmbackup.Ref{Namespace: req.Backup.Namespace, Name: backup.Spec.VM},
 		to:        vmbackup.Ref{Namespace: req.ToNamespace, Name: req.ToName},
+		inPlace:   req.InPlace,
 		macPolicy: req.MAC, startPolicy: req.Start, newIdentity: req.NewIdentity, networks: req.Networks, patch: req.Patch,
 	}
 }
@@ -147,6 +161,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 	status := &restore.Restore.Status
 	status.Phase, status.Engine = vmbackup.PhasePlanned, vmbackup.EngineDirect
 
+	n.tokens = claimTokens(record)
 	n.claims = claimNames(&record.Backup, n, d.claims)
 	var objects []vmbackup.PlannedObject
 	planned := func(api, kind, namespace, name, note string) {
@@ -193,8 +208,10 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 			return nil, err
 		}
 		if claim.Labels[labelPersistentState] != "" && v.Name == stateVolume(n.from.Name) {
-			if err := e.checkState(ctx, n); err != nil {
-				return nil, err
+			if !n.inPlace {
+				if err := e.checkState(ctx, n); err != nil {
+					return nil, err
+				}
 			}
 			restore.StateClaim = claim.Name
 		}
@@ -254,6 +271,9 @@ func (e *Engine) judgeParts(ctx context.Context, restore *restoreRecord) error {
 		})
 	}
 	group.Go(func() error {
+		if restore.InPlace != nil {
+			return e.judgeSwap(ctx, restore)
+		}
 		_, err := e.clients.VMs.Create(ctx, to.Namespace, restore.VM, true)
 		return kube.Error(err, "create", "VirtualMachine "+to.String())
 	})

@@ -6,6 +6,7 @@ package direct
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -34,7 +36,15 @@ type machines struct {
 }
 
 func newMachines(api *apiServer) *machines {
-	return &machines{api: api, raw: map[vmbackup.Ref]map[string]any{}, frozen: map[vmbackup.Ref]*time.Timer{}}
+	m := &machines{api: api, raw: map[vmbackup.Ref]map[string]any{}, frozen: map[vmbackup.Ref]*time.Timer{}}
+	api.after = append(api.after, func(verb, _ string, object runtime.Object) {
+		if vm, ok := object.(*kubevirtv1.VirtualMachine); ok && verb == "delete" {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.raw, vmbackup.Ref{Namespace: vm.Namespace, Name: vm.Name})
+		}
+	})
+	return m
 }
 
 var virtualMachines = schema.GroupResource{Group: "kubevirt.io", Resource: "virtualmachines"}
@@ -49,7 +59,75 @@ func (m *machines) Get(ctx context.Context, namespace, name string) ([]byte, err
 	if !found {
 		return nil, apierrors.NewNotFound(virtualMachines, name)
 	}
-	return json.Marshal(object)
+	typed, err := m.typed(namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	current := &unstructured.Unstructured{Object: maps.Clone(object)}
+	current.Object["metadata"] = maps.Clone(object["metadata"].(map[string]any))
+	current.SetResourceVersion(typed.ResourceVersion)
+	return json.Marshal(current.Object)
+}
+
+func (m *machines) typed(namespace, name string) (*kubevirtv1.VirtualMachine, error) {
+	object, err := m.api.get(objectKey{"virtualmachines", namespace, name}, virtualMachines)
+	if err != nil {
+		return nil, err
+	}
+	return object.(*kubevirtv1.VirtualMachine), nil
+}
+
+// current refuses a change of a machine that is not the one, or at the version, that it is meant for.
+func (m *machines) current(namespace, name, uid, version string) error {
+	typed, err := m.typed(namespace, name)
+	if err != nil {
+		return err
+	}
+	if uid != "" && uid != string(typed.UID) || version != "" && version != typed.ResourceVersion {
+		return apierrors.NewConflict(virtualMachines, name, errors.New("the object has been modified"))
+	}
+	return nil
+}
+
+func (m *machines) Update(_ context.Context, namespace, name string, manifest []byte, dryRun bool) error {
+	if err := m.api.note("update", "virtualmachines", namespace, name, dryRun); err != nil {
+		return err
+	}
+	object := &unstructured.Unstructured{}
+	if err := object.UnmarshalJSON(manifest); err != nil {
+		return err
+	}
+	if object.GetResourceVersion() == "" {
+		return errors.New("a machine is replaced whatever its version is")
+	}
+	if err := m.current(namespace, name, string(object.GetUID()), object.GetResourceVersion()); err != nil || dryRun {
+		return err
+	}
+	typed := &kubevirtv1.VirtualMachine{}
+	if err := json.Unmarshal(manifest, typed); err != nil {
+		return err
+	}
+	before, err := m.typed(namespace, name)
+	if err != nil {
+		return err
+	}
+	typed.Status = before.Status
+	if _, done := m.api.putOver("virtualmachines", typed, object.GetResourceVersion()); !done {
+		return apierrors.NewConflict(virtualMachines, name, errors.New("the object has been modified"))
+	}
+	m.mu.Lock()
+	m.raw[vmbackup.Ref{Namespace: namespace, Name: name}] = object.Object
+	m.mu.Unlock()
+	return nil
+}
+
+func (m *machines) Start(_ context.Context, namespace, name string) error {
+	if err := m.api.note("start", "virtualmachines", namespace, name, false); err != nil {
+		return err
+	}
+	m.run(vmbackup.Ref{Namespace: namespace, Name: name}, true)
+	edit(m.api, "virtualmachines", namespace, name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready, vm.Status.Created = true, true })
+	return nil
 }
 
 func (m *machines) Create(_ context.Context, namespace string, manifest []byte, dryRun bool) ([]byte, error) {
@@ -110,13 +188,17 @@ func (m *machines) Patch(_ context.Context, namespace, name string, patch []byte
 	if err := m.api.note("patch", "virtualmachines", namespace, name, false); err != nil {
 		return err
 	}
+	patch, err := m.precondition(namespace, name, patch)
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	object, found := m.raw[vmbackup.Ref{Namespace: namespace, Name: name}]
 	if !found {
 		m.mu.Unlock()
 		return apierrors.NewNotFound(virtualMachines, name)
 	}
-	err := mergeInto(&object, patch)
+	err = mergeInto(&object, patch)
 	m.mu.Unlock()
 	if err != nil {
 		return err
@@ -127,12 +209,21 @@ func (m *machines) Patch(_ context.Context, namespace, name string, patch []byte
 	return err
 }
 
-func (m *machines) Start(_ context.Context, namespace, name string) error {
-	if err := m.api.note("start", "virtualmachines", namespace, name, false); err != nil {
-		return err
+// precondition holds a patch against the machine that it is meant for, and takes that out of it.
+func (m *machines) precondition(namespace, name string, patch []byte) ([]byte, error) {
+	var p map[string]any
+	if err := json.Unmarshal(patch, &p); err != nil {
+		return nil, err
 	}
-	edit(m.api, "virtualmachines", namespace, name, func(vm *kubevirtv1.VirtualMachine) { vm.Status.Ready = true })
-	return nil
+	metadata, _ := p["metadata"].(map[string]any)
+	uid, _ := metadata["uid"].(string)
+	version, _ := metadata["resourceVersion"].(string)
+	delete(metadata, "uid")
+	delete(metadata, "resourceVersion")
+	if err := m.current(namespace, name, uid, version); err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
 }
 
 func (m *machines) Freeze(ctx context.Context, namespace, name string, deadline time.Duration) error {
