@@ -138,6 +138,48 @@ func TestRunThatTakesOverARound(t *testing.T) {
 	})
 }
 
+// The same command twice, the second one at any time: one backup or restore, made
+// once, and at least one of the two tells its end.
+func TestSameCommandTwice(t *testing.T) {
+	for _, cmd := range commands() {
+		t.Run(cmd.name, func(t *testing.T) {
+			want, _ := cmd.undisturbed(t)
+			for later := time.Duration(0); later < 6*time.Second; later += 300 * time.Millisecond {
+				inBubble(t, func(t *testing.T, c *cluster) {
+					cmd.prepare(c)
+					c.forget()
+					var errs [2]error
+					var both sync.WaitGroup
+					for i := range errs {
+						p := c.process(0, "")
+						defer p.bury()
+						both.Go(func() {
+							if errs[i] = sleep(t.Context(), time.Duration(i)*later); errs[i] == nil {
+								errs[i] = p.live(cmd.run)
+							}
+						})
+					}
+					both.Wait()
+					if errs[0] != nil && errs[1] != nil {
+						t.Errorf("%s later: %v, %v", later, errs[0], errs[1])
+					}
+					for _, err := range errs {
+						switch vmbackup.ReasonOf(err) {
+						case "", vmbackup.ReasonConflict, vmbackup.ReasonAlreadyExists:
+						default:
+							t.Errorf("%s later: %v", later, err)
+						}
+					}
+					c.same(want)
+					if freezes := len(c.log("freeze")); freezes > 1 {
+						t.Errorf("%s later: %d freezes", later, freezes)
+					}
+				})
+			}
+		})
+	}
+}
+
 // A run on a machine that sleeps at the moment of the freeze and wakes after another
 // run has done everything removes its own late snapshots, and nothing else.
 func TestRunThatWakesUpLate(t *testing.T) {

@@ -30,6 +30,8 @@ type operation struct {
 	run string
 	// adopt makes what another run has recorded this run's own.
 	adopt func(journal.Entry) error
+	// elsewhere is true once another run was found to have ended the operation.
+	elsewhere bool
 }
 
 // operation is a run that goes on with the entry.
@@ -193,7 +195,8 @@ func (o *operation) endedElsewhere(ctx context.Context, err error, kind journal.
 	if readErr != nil || !vmbackup.Phase(have.Labels[journal.LabelPhase]).Done() {
 		return false
 	}
-	return o.adopt(have) == nil
+	o.elsewhere = o.adopt(have) == nil
+	return o.elsewhere
 }
 
 // othersEnd tells the end that another run has recorded.

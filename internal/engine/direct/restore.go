@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -218,5 +219,10 @@ func (r *restoreRun) save(ctx context.Context) error {
 func (r *restoreRun) finish(ctx context.Context, err error) error {
 	status := &r.restore().Status
 	end := ending{&status.Phase, &status.Ready, &status.CompletedAt, &status.Error}
-	return r.operation.finish(ctx, err, end, journal.KindRestore, r.restore().Ref(), r.save)
+	err = r.operation.finish(ctx, err, end, journal.KindRestore, r.restore().Ref(), r.save)
+	if r.elsewhere {
+		// The other run has removed the composed snapshots, and this one may have made them anew.
+		err = errors.Join(err, r.removeSnapshots(ctx))
+	}
+	return err
 }
