@@ -54,6 +54,11 @@ unit: ## run the unit tests of both modules under the race detector
 	go test -race -timeout 10m ./...
 	go -C sandbox test -race -timeout 10m ./...
 
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (30s) each
+	hack/fuzz.sh $(FUZZTIME)
+
 .PHONY: e2e
 e2e: build sandbox-build ## run the end-to-end tests on sandboxes that they start and stop
 	hack/e2e.sh

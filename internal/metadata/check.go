@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -34,6 +36,9 @@ func checked(rec *Record) (*Record, error) {
 	case vmbackup.TypeBackup, vmbackup.TypeSnapshot:
 	default:
 		return nil, fmt.Errorf("backup.spec.type %q is neither %s nor %s", out.Backup.Spec.Type, vmbackup.TypeBackup, vmbackup.TypeSnapshot)
+	}
+	if len(validation.IsValidLabelValue(out.Operation)) > 0 {
+		return nil, fmt.Errorf("operation %q is no value of a label", out.Operation)
 	}
 	out.Backup.APIVersion, out.Backup.Kind = vmbackup.APIVersion, vmbackup.KindBackup
 

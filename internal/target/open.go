@@ -4,6 +4,7 @@
 package target
 
 import (
+	"net/http"
 	"net/url"
 	"path"
 	"strings"
@@ -30,6 +31,11 @@ type Config struct {
 // when no target is set, StorageUnsupported for a target that only Longhorn can
 // reach, Forbidden when there are no access keys.
 func Open(cfg Config) (Store, error) {
+	return open(cfg, func(connected http.RoundTripper) http.RoundTripper { return connected })
+}
+
+// open is Open with something between the client and its connections.
+func open(cfg Config, between func(http.RoundTripper) http.RoundTripper) (Store, error) {
 	if cfg.URL == "" {
 		return nil, vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "no backup target is set").
 			WithHint("set the URL of Longhorn's BackupTarget (Harvester: the setting backup-target)").AsPreflight()
@@ -40,7 +46,7 @@ func Open(cfg Config) (Store, error) {
 	}
 	switch u.Scheme {
 	case "s3":
-		return openS3(u, cfg.Credentials)
+		return openS3(u, cfg.Credentials, between)
 	case "file", "vfs":
 		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
 			return nil, invalidURL("a directory is named as " + u.Scheme + ":///path")

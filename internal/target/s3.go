@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -36,7 +37,7 @@ type s3Store struct {
 
 var _ Store = (*s3Store)(nil)
 
-func openS3(u *url.URL, creds map[string][]byte) (Store, error) {
+func openS3(u *url.URL, creds map[string][]byte, between func(http.RoundTripper) http.RoundTripper) (Store, error) {
 	cfg, err := s3ConfigOf(u, creds)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func openS3(u *url.URL, creds map[string][]byte) (Store, error) {
 	client, err := minio.New(cfg.host, &minio.Options{
 		Creds:        credentials.NewStaticV4(cfg.accessKey, cfg.secretKey, ""),
 		Secure:       cfg.secure,
-		Transport:    &listings{transport},
+		Transport:    &listings{between(transport)},
 		Region:       cfg.region,
 		BucketLookup: cfg.lookup,
 		MaxRetries:   attempts,

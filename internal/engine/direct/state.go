@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
@@ -60,10 +61,31 @@ func loadState(record *metadata.Record) *backupState {
 		// another shape is as good as none, since every step observes first.
 		_ = json.Unmarshal(record.State, s)
 	}
-	if s.FreezeTimeout <= 0 {
+	s.keepSane()
+	return s
+}
+
+// maxRounds is more rounds of snapshots than a backup takes.
+const maxRounds = 1000
+
+// keepSane drops what no run has written: whoever may edit the record must not have
+// other objects of Longhorn removed by their names, nor a guest frozen for hours.
+func (s *backupState) keepSane() {
+	if s.FreezeTimeout <= 0 || s.FreezeTimeout > vmbackup.MaxFreezeTimeout {
 		s.FreezeTimeout = vmbackup.DefaultFreezeTimeout
 	}
-	return s
+	if !isName(s.Class) {
+		s.Class = ""
+	}
+	s.Attempt = min(max(s.Attempt, 0), maxRounds)
+	cut := func(name string) bool { return strings.HasPrefix(name, longhornSnapshot("")) && isName(name) }
+	s.Leftovers = slices.DeleteFunc(s.Leftovers, func(name string) bool { return !cut(name) })
+	for _, name := range s.Snapshots {
+		if !cut(name) {
+			s.Snapshots = nil // of one round, all or none
+			break
+		}
+	}
 }
 
 func (s *backupState) store(record *metadata.Record) {

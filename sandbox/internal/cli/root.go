@@ -39,7 +39,7 @@ func New(in io.Reader, out, errOut io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.name, "name", "default", "the instance")
 	root.AddCommand(
 		a.buildCommand(), a.upCommand(), a.downCommand(), a.statusCommand(), a.kubeconfigCommand(),
-		a.execCommand(), a.logsCommand(), a.componentCommand(), a.seedCommand(), a.diskCommand(), a.guestCommand(),
+		a.execCommand(), a.logsCommand(), a.componentCommand(), a.seedCommand(), a.diskCommand(), a.guestCommand(), a.bucketCommand(),
 		a.monitorCommand(), a.initCommand(), a.superviseCommand(), a.standinCommand(),
 	)
 	return root
