@@ -88,6 +88,14 @@ func (g *globals) completeNamespaces(cmd *cobra.Command, _ []string, toComplete 
 	})
 }
 
+// completeDeletable completes backups, and restores that have ended.
+func (g *globals) completeDeletable(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if strings.HasPrefix(toComplete, "restore") {
+		return g.completeOperation(cmd, nil, toComplete)
+	}
+	return g.completeBackups(cmd, given, toComplete)
+}
+
 func (g *globals) completeBackups(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	return g.completing(cmd, given, toComplete, backupNames)
 }
@@ -117,6 +125,17 @@ func (g *globals) completeOperation(cmd *cobra.Command, given []string, toComple
 		}
 		return names
 	})
+}
+
+// completeRunning completes the single name of a backup or a restore that has not ended.
+func (g *globals) completeRunning(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	lines, directive := g.completeOperation(cmd, given, toComplete)
+	ended := func(line string) bool {
+		_, description, _ := strings.Cut(line, "\t")
+		_, phase, _ := strings.Cut(description, ", ")
+		return vmbackup.Phase(phase).Done()
+	}
+	return slices.DeleteFunc(lines, ended), directive
 }
 
 // backupNames are the backups of the namespace, each with what it is of.

@@ -21,18 +21,20 @@ type deleteOptions struct {
 	*globals
 	dryRun dryRun
 
-	request vmbackup.DeleteRequest
-	backups []string
-	yes     bool
+	request  vmbackup.DeleteRequest
+	backups  []string
+	restores []string
+	yes      bool
 }
 
 func (g *globals) newDelete() *cobra.Command {
 	o := &deleteOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "delete BACKUP...",
+		Use:   "delete (BACKUP | restore/NAME)...",
 		Short: "Delete backups and their data",
 		Long: `Delete backups: the data and the description on the backup target, the
-snapshots, and the record in the cluster.
+snapshots, and the record in the cluster. Of a restore, which must have ended,
+only the record is deleted: what was restored stays.
 
 What goes is shown first and has to be confirmed, on the terminal or with --yes.
 For the last Ready backup of a machine its name has to be typed. A backup that
@@ -51,11 +53,20 @@ kubectl vmbackup delete web-20260102-030405
 kubectl vmbackup delete web-20260102-030405 --dry-run=client
 
 # Forget the backup in this cluster, and leave it on the target
-kubectl vmbackup delete web-20260102-030405 --keep-data --yes`,
+kubectl vmbackup delete web-20260102-030405 --keep-data --yes
+
+# Take a restore off the list
+kubectl vmbackup delete restore/web-20260102-040506`,
 		Args:              named("the name of the backup to delete", cobra.MinimumNArgs(1)),
-		ValidArgsFunction: g.completeBackups,
+		ValidArgsFunction: g.completeDeletable,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.backups = args
+			for _, arg := range args {
+				if strings.HasPrefix(arg, restorePrefix) {
+					o.restores = append(o.restores, arg)
+				} else {
+					o.backups = append(o.backups, arg)
+				}
+			}
 			if err := o.validate(); err != nil {
 				return usageError(cmd, err)
 			}
@@ -98,6 +109,11 @@ func (o *deleteOptions) validate() error {
 	if _, err := o.requestsIn("default"); err != nil {
 		return err
 	}
+	for _, arg := range o.restores {
+		if _, err := parseOperation(arg, "default"); err != nil {
+			return err
+		}
+	}
 	return o.dryRun.validate()
 }
 
@@ -122,12 +138,36 @@ func (o *deleteOptions) execute(ctx context.Context) error {
 	if o.dryRun.on() {
 		return nil
 	}
+	if len(o.restores) > 0 {
+		if err := o.deleteRestores(ctx, s); err != nil || len(plans) == 0 {
+			return err
+		}
+	}
 	if !o.yes {
 		if err := o.confirm(ctx, plans); err != nil {
 			return err
 		}
 	}
 	return o.delete(ctx, s, plans)
+}
+
+// deleteRestores removes the records of restores. Nothing hangs on them any more, so
+// that nobody is asked.
+func (o *deleteOptions) deleteRestores(ctx context.Context, s *session) error {
+	outcomes := make([]error, len(o.restores))
+	for i, arg := range o.restores {
+		op, err := parseOperation(arg, s.namespace)
+		if err == nil {
+			err = s.engine.DeleteRestore(ctx, op.ref)
+		}
+		if outcomes[i] = err; err != nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(o.streams.Out, "restore.%s/%s deleted\n", vmbackup.Group, op.ref.Name); err != nil {
+			return err
+		}
+	}
+	return o.outcome(ctx, outcomes, false)
 }
 
 // delete deletes one backup after the other. One that fails does not stop the others.
@@ -166,6 +206,11 @@ func (o *deleteOptions) showPlans(plans []*vmbackup.DeletePlan) error {
 	terminal := o.errTerminal()
 	if o.dryRun.on() {
 		terminal = o.outTerminal()
+	}
+	for _, arg := range o.restores {
+		if _, err := fmt.Fprintf(terminal.Writer, "The record of %s%s\n", arg, map[bool]string{true: " (dry run: nothing was changed)"}[o.dryRun.on()]); err != nil {
+			return err
+		}
 	}
 	for i, p := range plans {
 		what := fmt.Sprintf("Backup %s of VirtualMachine %s", p.Request.Backup, p.Backup.Spec.VM)

@@ -121,8 +121,7 @@ func (c *cancellation) ownFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ref := c.request.Backup
-	for _, key := range descriptionKeys(ref) {
+	for _, key := range descriptionKeys(c.request.Backup) {
 		content, err := store.Get(ctx, key, metadata.FileLimit)
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
 			continue
@@ -130,36 +129,36 @@ func (c *cancellation) ownFiles(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if c.wrote(key, content) {
-			if err := store.Delete(ctx, key); err != nil {
-				return err
-			}
+		if own, err := c.wrote(ctx, store, key, content); err != nil || !own {
+			return err
+		}
+		if err := store.Delete(ctx, key); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// wrote reports whether a description is of this very backup: it has its token or,
-// in Harvester's format, the names of its data.
-func (c *cancellation) wrote(key string, content []byte) bool {
+// wrote reports whether a description is of this very backup: it has its token or, in
+// Harvester's format, which has none, the data that it tells of is gone.
+func (c *cancellation) wrote(ctx context.Context, store target.Store, key string, content []byte) (bool, error) {
 	if key == metadata.RecordKey(c.request.Backup) {
 		record, err := metadata.DecodeRecord(key, content)
-		return err == nil && record.Operation == c.own.record.Operation
+		return err == nil && record.Operation == c.own.record.Operation, nil
 	}
 	record, err := metadata.DecodeHarvester(key, content)
 	if err != nil {
-		return false
-	}
-	own := map[string]bool{}
-	for _, v := range c.backup().Status.Volumes {
-		own[target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)] = v.LonghornBackup != ""
+		return false, nil //nolint:nilerr // this tool writes none that cannot be read
 	}
 	for _, v := range record.Backup.Status.Volumes {
-		if own[target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)] {
-			return true
+		if v.LonghornBackup == "" {
+			continue
+		}
+		if _, err := store.Stat(ctx, target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)); vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
+			return false, err
 		}
 	}
-	return false
+	return true, nil
 }
 
 // record looks whether a run that met the mark late has made something after all, and
@@ -198,10 +197,26 @@ func (c *cancellation) record(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entry.Version = c.own.version
-	entry, err = c.engine.journal.Update(ctx, entry)
-	c.own.version = entry.Version
-	return err
+	return c.engine.writeEnd(ctx, entry)
+}
+
+// writeEnd writes the end of a canceled operation. Its entry is marked, so that no run
+// of it writes any more: what has changed is this very request, whose answer was
+// lost, or another cancellation.
+func (e *Engine) writeEnd(ctx context.Context, entry journal.Entry) error {
+	for {
+		have, err := e.journal.Get(ctx, entry.Kind, entry.Ref)
+		if err != nil || vmbackup.Phase(have.Labels[journal.LabelPhase]) == vmbackup.PhaseCanceled {
+			return err
+		}
+		if fateOf(have) != fateCancel {
+			return fateOf(have).stops(entry.Kind, entry.Ref)
+		}
+		entry.Version = have.Version
+		if _, err = e.journal.Update(ctx, entry); vmbackup.ReasonOf(err) != vmbackup.ReasonConflict {
+			return err
+		}
+	}
 }
 
 // CancelRestore gives a restore up that has not ended, and removes what it has made.
@@ -313,9 +328,7 @@ func (u undo) recordEnd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entry.Version = u.last.Version
-	u.last, err = u.engine.journal.Update(ctx, entry)
-	return err
+	return u.engine.writeEnd(ctx, entry)
 }
 
 // DeleteRestore removes the record of a restore that has ended. What was restored stays.

@@ -416,6 +416,9 @@ func (c *cluster) relist() {
 
 // provision is Longhorn's restore of a new claim from its VolumeSnapshot.
 func (c *cluster) provision(claim *corev1.PersistentVolumeClaim) {
+	if !c.has("persistentvolumeclaims", claim.Namespace, claim.Name) {
+		return // it was deleted before its turn
+	}
 	var handle string
 	edit(c.apiServer, "volumesnapshotcontents", "", claim.Spec.DataSource.Name, func(o *snapshotv1.VolumeSnapshotContent) {
 		handle = *o.Spec.Source.SnapshotHandle

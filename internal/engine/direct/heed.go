@@ -25,7 +25,9 @@ func (o *operation) heed(ctx context.Context, kind journal.Kind, ref vmbackup.Re
 	watcher.Go(func() {
 		met := fate("")
 		err := o.engine.journal.Watch(watching, kind, ref, func(entry journal.Entry) (bool, error) {
-			met = fateOf(entry)
+			if met = fateOf(entry); vmbackup.Phase(entry.Labels[journal.LabelPhase]) == vmbackup.PhaseCanceled {
+				met = fateCancel // and the removal was done before the mark was seen
+			}
 			return met != "", nil
 		})
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {

@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -45,6 +46,10 @@ func commands() []command {
 		{"restore, backups to be listed", func(c *cluster) { c.complete(); c.forgetBackups() }, restoreCommand(restoreRequest())},
 		{"restore in place", func(c *cluster) { c.complete(); c.changed() }, restoreCommand(inPlaceRequest())},
 		{"restore in place, old volumes deleted", func(c *cluster) { c.complete() }, restoreCommand(discarding)},
+		{"cancel", halfMade(createCommand(request()), false, "create volumesnapshots"), cancelCommand(journal.KindBackup, b1)},
+		{"cancel of uploads", halfMade(createCommand(request()), false, "put file"), cancelCommand(journal.KindBackup, b1)},
+		{"cancel of a restore", halfMade(restoreCommand(restoreRequest()), true, "create virtualmachines"), cancelCommand(journal.KindRestore, r1)},
+		{"cancel of a restore in place", halfMade(restoreCommand(inPlaceRequest()), true, "patch virtualmachines"), cancelCommand(journal.KindRestore, p1)},
 		{"delete", func(c *cluster) { c.complete() }, deleteCommand(deleteRequest())},
 	}
 }
@@ -83,6 +88,35 @@ func restoreCommand(req vmbackup.RestoreRequest) func(context.Context, *Engine) 
 			}
 		}
 		_, err := e.RunRestore(ctx, ref, vmbackup.RunOptions{})
+		return err
+	}
+}
+
+// halfMade prepares what a process has left that was killed after its first change of
+// a kind. A restore is of a whole backup.
+func halfMade(run func(context.Context, *Engine) error, whole bool, change string) func(*cluster) {
+	return func(c *cluster) {
+		c.t.Helper()
+		if whole {
+			c.complete()
+		}
+		p := c.process(0, dieAfter)
+		p.until = change
+		if err := p.live(run); !errors.Is(err, errDead) {
+			c.t.Fatalf("no %s in %q: %v", change, p.changes, err)
+		}
+		p.bury()
+	}
+}
+
+// cancelCommand is cancel: the same command finishes what was interrupted.
+func cancelCommand(kind journal.Kind, ref vmbackup.Ref) func(context.Context, *Engine) error {
+	return func(ctx context.Context, e *Engine) (err error) {
+		if kind == journal.KindBackup {
+			_, err = e.CancelBackup(ctx, ref, vmbackup.RunOptions{})
+		} else {
+			_, err = e.CancelRestore(ctx, ref, vmbackup.RunOptions{})
+		}
 		return err
 	}
 }

@@ -58,6 +58,7 @@ type process struct {
 
 	mu      sync.Mutex
 	at      int
+	until   string // or at the first change of this kind
 	mishap  mishap
 	changes []string
 	dead    bool
@@ -140,7 +141,7 @@ func (p *process) before(changes bool, what string, target bool) (mine bool, err
 	}
 	if changes {
 		p.changes = append(p.changes, what)
-		mine = len(p.changes) == p.at
+		mine = len(p.changes) == p.at || what == p.until
 	}
 	switch {
 	case mine && p.mishap == dieBefore:
@@ -161,6 +162,9 @@ func (p *process) before(changes bool, what string, target bool) (mine bool, err
 
 // die is called with mu held.
 func (p *process) die() {
+	if p.dead {
+		return // of two requests at once that it may die at
+	}
 	p.dead = true
 	close(p.died)
 }
