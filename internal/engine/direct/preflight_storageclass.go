@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -24,6 +25,7 @@ const (
 	parameterDataEngine = "dataEngine"
 	parameterImage      = "backingImage"
 	parameterReplicas   = "numberOfReplicas"
+	parameterMigratable = "migratable"
 )
 
 // findStorageClasses reads all StorageClasses: the one that is missing is told
@@ -101,6 +103,18 @@ func (d *destination) place(backup *vmbackup.Backup, v *vmbackup.BackupVolume, m
 			WithHint("map it to a StorageClass without a backing image, or with that of the backup: --map-storage-class %s=CLASS", v.StorageClass)
 	}
 	return class, nil
+}
+
+// checkMode refuses a claim that the volumes of a class cannot serve: Longhorn shares
+// a volume that is not migratable through NFS, which has no block devices.
+func checkMode(class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, from string) error {
+	block := claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock
+	migratable, err := strconv.ParseBool(class.Parameters[parameterMigratable])
+	if !block || !slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteMany) || (err == nil && migratable) {
+		return nil
+	}
+	return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "StorageClass %q makes no volumes that a machine could use from two nodes as a block device (its parameter migratable is not \"true\"), as PersistentVolumeClaim %s asks for (ReadWriteMany, volumeMode Block)", class.Name, claim.Name).
+		WithHint("map it to one with migratable: \"true\": --map-storage-class %s=CLASS", from)
 }
 
 func (d *destination) classMissing(backup *vmbackup.Backup, v *vmbackup.BackupVolume, name string) error {

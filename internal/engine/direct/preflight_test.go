@@ -119,6 +119,24 @@ func (c *cluster) onNetwork() {
 	})
 }
 
+// onBlock makes the claims of b1 ask for block devices; they are ReadWriteMany.
+func (c *cluster) onBlock() {
+	c.editRecord(func(r *metadata.Record) {
+		for i, raw := range r.Claims {
+			claim := &corev1.PersistentVolumeClaim{}
+			if err := json.Unmarshal(raw, claim); err != nil {
+				c.t.Fatal(err)
+			}
+			mode := corev1.PersistentVolumeBlock
+			claim.Spec.VolumeMode = &mode
+			var err error
+			if r.Claims[i], err = json.Marshal(claim); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	})
+}
+
 // onImage puts the first volume of b1 on a backing image, which has these copies.
 func (c *cluster) onImage(name string, copies map[string]longhornv1.BackingImageState) {
 	c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].Image = name })
@@ -268,6 +286,17 @@ func TestPreflightOfARestore(t *testing.T) {
 			set:  func(c *cluster) { c.storageClass("spdk", map[string]string{"dataEngine": "v2"}) },
 		},
 		{
+			name: "block devices for two nodes", reason: vmbackup.ReasonStorageUnsupported,
+			says: []string{`"longhorn" makes no volumes`, "ReadWriteMany, volumeMode Block", "migratable"}, set: func(c *cluster) { c.onBlock() },
+		},
+		{
+			name: "block devices for two nodes in a class that has them", edit: mapped("live"),
+			set: func(c *cluster) {
+				c.onBlock()
+				c.storageClass("live", map[string]string{"migratable": "true"})
+			},
+		},
+		{
 			name: "a class on another image", reason: vmbackup.ReasonStorageUnsupported, edit: mapped("fedora"),
 			says: []string{"backing image fedora-42", "rests on no backing image"},
 			set:  func(c *cluster) { c.storageClass("fedora", map[string]string{"backingImage": "fedora-42"}) },
@@ -392,4 +421,44 @@ func TestPreflightOfARestore(t *testing.T) {
 // forbiddenList refuses a lookup as the API server's authorizer does.
 func forbiddenList(name string) error {
 	return apierrors.NewForbidden(schema.GroupResource{}, name, errors.New("no"))
+}
+
+// Longhorn's scheduler passes over nodes and disks that take nothing.
+func TestRoomsThatTakeNothing(t *testing.T) {
+	for name, spoil := range map[string]func(*longhornv1.Node){
+		"node not ready":       func(n *longhornv1.Node) { n.Status.Conditions[0].Status = longhornv1.ConditionStatusFalse },
+		"node not schedulable": func(n *longhornv1.Node) { n.Status.Conditions[1].Status = longhornv1.ConditionStatusFalse },
+		"node switched off":    func(n *longhornv1.Node) { n.Spec.AllowScheduling = false },
+		"node going":           func(n *longhornv1.Node) { n.DeletionTimestamp = &metav1.Time{} },
+		"disk switched off":    func(n *longhornv1.Node) { d := n.Spec.Disks["d"]; d.AllowScheduling = false; n.Spec.Disks["d"] = d },
+		"disk being emptied":   func(n *longhornv1.Node) { d := n.Spec.Disks["d"]; d.EvictionRequested = true; n.Spec.Disks["d"] = d },
+		"disk of another engine": func(n *longhornv1.Node) {
+			d := n.Spec.Disks["d"]
+			d.Type = longhornv1.DiskTypeBlock
+			n.Spec.Disks["d"] = d
+		},
+		"disk not schedulable": func(n *longhornv1.Node) {
+			n.Status.DiskStatus["d"].Conditions[0].Status = longhornv1.ConditionStatusFalse
+		},
+		"disk not seen yet": func(n *longhornv1.Node) { n.Status.DiskStatus = nil },
+		"disk nearly full":  func(n *longhornv1.Node) { n.Status.DiskStatus["d"].StorageAvailable = 25 * gib },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.longhornNode("n1", 100*gib, 0)
+				nodes, err := c.engine.findNodes(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				d := &destination{nodes: nodes, settings: map[string]string{}}
+				if got := d.rooms(); len(got) != 1 || got[0].schedulable != 100*gib {
+					t.Fatalf("rooms %+v", got)
+				}
+				spoil(&d.nodes[0])
+				if got := d.rooms(); len(got) != 0 {
+					t.Errorf("rooms %+v", got)
+				}
+			})
+		})
+	}
 }

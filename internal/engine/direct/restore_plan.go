@@ -91,7 +91,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		return nil, err
 	}
 	return &vmbackup.RestorePlan{
-		Request: req, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace), parts...),
+		Request: req, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup), parts...),
 		Steps: flow.Statuses((&restoreRun{record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
 	}, nil
 }
@@ -107,14 +107,20 @@ func newRenaming(req vmbackup.RestoreRequest, backup *vmbackup.Backup) *renaming
 	}
 }
 
-// made lists what is made for the restore to have where to go.
-func (d *destination) made(namespace string) []vmbackup.PlannedObject {
+// made lists what is made and changed for the restore to have from where and to where.
+func (d *destination) made(namespace string, backup *vmbackup.Backup) []vmbackup.PlannedObject {
 	var objects []vmbackup.PlannedObject
 	if d.namespace == nil {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: "Namespace", Name: namespace})
 	}
 	if d.newSnapshotClass {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: snapshotAPI, Kind: "VolumeSnapshotClass", Name: d.snapshotClass.Name, Note: "deletion policy Retain"})
+	}
+	if backup.Spec.Type == vmbackup.TypeBackup {
+		objects = append(objects, vmbackup.PlannedObject{
+			Action: vmbackup.ActionUpdate, APIVersion: longhornAPI, Kind: "BackupTarget", Namespace: kube.LonghornNamespace, Name: backup.Spec.Target,
+			Note: "asked to look at the target anew, where Longhorn does not list the backup",
+		})
 	}
 	return objects
 }
@@ -205,6 +211,9 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		}
 		claim, err := restoredClaim(backedUp, &rv, n, name)
 		if err != nil {
+			return nil, err
+		}
+		if err := checkMode(class, claim, v.StorageClass); err != nil {
 			return nil, err
 		}
 		if claim.Labels[labelPersistentState] != "" && v.Name == stateVolume(n.from.Name) {

@@ -156,6 +156,7 @@ func TestRestorePlan(t *testing.T) {
 			}
 		}
 		wantSame(t, "objects", objects, []string{
+			"update BackupTarget longhorn-system/default",
 			"create Secret demo/vmbackup-restore-r1",
 			"use Secret demo/web-init",
 			"use ConfigMap demo/web-conf",
