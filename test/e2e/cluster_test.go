@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	watchtools "k8s.io/client-go/tools/watch"
@@ -58,6 +59,7 @@ const waitDeadline = 3 * time.Minute
 
 // cluster is the sandbox's API server as its administrator sees it.
 type cluster struct {
+	config *rest.Config
 	client dynamic.Interface
 }
 
@@ -72,7 +74,7 @@ func newCluster(t *testing.T, kubeconfig string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &cluster{client: client}
+	return &cluster{config: config, client: client}
 }
 
 func (c *cluster) in(resource schema.GroupVersionResource, namespace string) dynamic.ResourceInterface {
@@ -174,6 +176,13 @@ func (c *cluster) wait(t *testing.T, resource schema.GroupVersionResource, names
 func (c *cluster) namespace(t *testing.T, prefix string) string {
 	t.Helper()
 	name := prefix + "-" + strings.ToLower(rand.Text()[:6])
+	c.makeNamespace(t, name)
+	return name
+}
+
+// makeNamespace makes a namespace, which is deleted at the end.
+func (c *cluster) makeNamespace(t *testing.T, name string) {
+	t.Helper()
 	c.create(t, namespaces, map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
@@ -182,7 +191,6 @@ func (c *cluster) namespace(t *testing.T, prefix string) string {
 			t.Error(err)
 		}
 	})
-	return name
 }
 
 // text is the string at a path of an object, empty where there is none.

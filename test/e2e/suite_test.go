@@ -60,6 +60,9 @@ func TestE2E(t *testing.T) {
 			"Delete":           s.testDelete,
 			"Rights":           s.testRights,
 			"Contracts":        s.testContracts,
+			"Whole":            s.testWhole,
+			"UnderAnotherName": s.testUnderAnotherName,
+			"Examples":         s.testExamples,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -129,7 +129,9 @@ func TestEveryKindOfReference(t *testing.T) {
 		{"host disk", volume(`"hostDisk":{"path":"/disk.img","type":"Disk"}`), volume(`"hostDisk":{"path":"/disk.img","type":"Disk"}`), refs{}, "hostDisk"},
 		{
 			"kernel boot", `{"spec":{"domain":{"firmware":{"uuid":"u","kernelBoot":{"container":{"image":"k","imagePullSecret":"a"}}}}}}`,
-			`{"spec":{"domain":{"firmware":{"uuid":"u","kernelBoot":{"container":{"image":"k","imagePullSecret":"a-new"}}}}}}`, refs{secrets: []string{"a"}}, "",
+			`{"spec":{"domain":{"firmware":{"uuid":"u","kernelBoot":{"container":{"image":"k","imagePullSecret":"a-new"}}}}}}`,
+			refs{secrets: []string{"a"}},
+			"",
 		},
 		{"ssh key", credential(`{"sshPublicKey":{"source":{"secret":{"secretName":"a"}},"propagationMethod":{"noCloud":{}}}}`), credential(`{"sshPublicKey":{"source":{"secret":{"secretName":"a-new"}},"propagationMethod":{"noCloud":{}}}}`), refs{secrets: []string{"a"}}, ""},
 		{"password", credential(`{"userPassword":{"source":{"secret":{"secretName":"a"}},"propagationMethod":{"qemuGuestAgent":{}}}}`), credential(`{"userPassword":{"source":{"secret":{"secretName":"a-new"}},"propagationMethod":{"qemuGuestAgent":{}}}}`), refs{secrets: []string{"a"}}, ""},
@@ -138,11 +140,15 @@ func TestEveryKindOfReference(t *testing.T) {
 		{"hooks that cannot be read", hook(`[{]`), hook(`[{]`), refs{}, "cannot be read"},
 		{
 			"empty cd-rom", `{"spec":{"domain":{"devices":{"disks":[{"name":"cd","cdrom":{"bus":"sata"}}]}}}}`,
-			`{"spec":{"domain":{"devices":{"disks":[{"name":"cd","cdrom":{"bus":"sata"}}]}}}}`, refs{}, "",
+			`{"spec":{"domain":{"devices":{"disks":[{"name":"cd","cdrom":{"bus":"sata"}}]}}}}`,
+			refs{},
+			"",
 		},
 		{
 			"placement", `{"spec":{"domain":{},"nodeSelector":{"zone":"a"},"tolerations":[{"key":"k"}],"affinity":{"nodeAffinity":{}},"priorityClassName":"high"}}`,
-			`{"spec":{"domain":{},"nodeSelector":{"zone":"a"},"tolerations":[{"key":"k"}],"affinity":{"nodeAffinity":{}},"priorityClassName":"high"}}`, refs{}, "",
+			`{"spec":{"domain":{},"nodeSelector":{"zone":"a"},"tolerations":[{"key":"k"}],"affinity":{"nodeAffinity":{}},"priorityClassName":"high"}}`,
+			refs{},
+			"",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -95,7 +95,7 @@ func TestPersistentStateIsNotInHarvestersFile(t *testing.T) {
 		c.stateful("persistent-state-for-web-x7k2p", true)
 		c.complete()
 		for key, want := range map[string]bool{metadata.RecordKey(b1): true, metadata.HarvesterBackupKey(b1): false} {
-			content, err := c.store.Store.Get(t.Context(), key, metadata.FileLimit)
+			content, err := c.store.Get(t.Context(), key, metadata.FileLimit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -236,4 +236,19 @@ func TestDataVolumeTemplates(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The disk of a kept template is as much the machine's as any other one.
+func TestPatchMayNotTakeARestoredDataVolumeAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.dataVolumes = true
+		c.templated(`"source":{"blank":{}},`)
+		c.complete()
+		req := restoreRequest()
+		req.Patch = json.RawMessage(`[{"op":"replace","path":"/spec/template/spec/volumes/1/dataVolume/name","value":"somebody-elses"}]`)
+		_, err := c.engine.PlanRestore(t.Context(), req)
+		if e := failure(t, err, vmbackup.ReasonInvalidRequest); !strings.Contains(e.Message, "web-data") {
+			t.Errorf("%s", e.Message)
+		}
+	})
 }

@@ -7,7 +7,7 @@ import "github.com/google/uuid"
 
 // legacyFirmware is the name space of the firmware UUIDs that KubeVirt derived from
 // machines' names before it kept them in the specification.
-var legacyFirmware = uuid.MustParse("6a1a24a1-4061-4607-8bf4-a3963d0c5895")
+const legacyFirmware = "6a1a24a1-4061-4607-8bf4-a3963d0c5895"
 
 // keepFirmwareUUID writes the firmware's UUID down where the machine has none. It had
 // one all the same, derived from its name; a KubeVirt that keeps UUIDs gives a new
@@ -23,6 +23,6 @@ func (e *editor) keepFirmwareUUID(vm string) {
 		domain["firmware"] = firmware
 	}
 	if set, _ := firmware["uuid"].(string); set == "" {
-		firmware["uuid"] = uuid.NewSHA1(legacyFirmware, []byte(vm)).String()
+		firmware["uuid"] = uuid.NewSHA1(uuid.MustParse(legacyFirmware), []byte(vm)).String()
 	}
 }

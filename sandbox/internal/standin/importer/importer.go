@@ -29,7 +29,8 @@ import (
 )
 
 // populatedFor on a PVC says that it holds the data of the DataVolume of that
-// name; the importer then takes the PVC as it is. Restores set it.
+// name; the importer then takes the PVC as it is, and makes it the DataVolume's.
+// Restores set it.
 const populatedFor = "cdi.kubevirt.io/storage.populatedFor"
 
 // ReadyFile appears when the stand-in works.
@@ -146,8 +147,28 @@ func (i *importer) sync(ctx context.Context, key string) error {
 		}
 		return i.report(ctx, volume, "Pending", "the PVC was created")
 	}
+	if err := i.adopt(ctx, volume, claim); err != nil {
+		return err
+	}
 	phase, message := outcome(volume, claim)
 	return i.report(ctx, volume, phase, message)
+}
+
+// adopt makes a PVC that is populated for the DataVolume the DataVolume's own.
+func (i *importer) adopt(ctx context.Context, volume, claim *unstructured.Unstructured) error {
+	if metav1.GetControllerOf(claim) != nil || claim.GetAnnotations()[populatedFor] != volume.GetName() {
+		return nil
+	}
+	owned := claim.DeepCopy()
+	owned.SetOwnerReferences(append(owned.GetOwnerReferences(), *metav1.NewControllerRef(volume, volume.GroupVersionKind())))
+	_, err := i.client.Resource(claims()).Namespace(claim.GetNamespace()).Update(ctx, owned, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // its change brings it here again
+	}
+	if err != nil {
+		return fmt.Errorf("adopt its PVC: %w", err)
+	}
+	return nil
 }
 
 // outcome is the phase of a DataVolume whose PVC exists.

@@ -139,3 +139,29 @@ func TestForeignClaim(t *testing.T) {
 		t.Errorf("phase %s of a populated PVC", phase)
 	}
 }
+
+// A PVC that is populated for a DataVolume becomes its own, and goes with it.
+func TestAdoption(t *testing.T) {
+	volume := dataVolume(map[string]any{"blank": map[string]any{}})
+	claim := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "PersistentVolumeClaim"}}
+	claim.SetNamespace("default")
+	claim.SetName("disk")
+	for annotation, adopted := range map[string]bool{"disk": true, "another": false, "": false} {
+		made := claim.DeepCopy()
+		made.SetAnnotations(map[string]string{populatedFor: annotation})
+		client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+			dataVolumes(): "DataVolumeList", claims(): "PersistentVolumeClaimList",
+		}, volume.DeepCopy(), made)
+		i := &importer{client: client}
+		if err := i.adopt(t.Context(), volume, made); err != nil {
+			t.Fatal(err)
+		}
+		got, err := client.Resource(claims()).Namespace("default").Get(t.Context(), "disk", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := metav1.IsControlledBy(got, volume); is != adopted {
+			t.Errorf("populated for %q: adopted %t", annotation, is)
+		}
+	}
+}
