@@ -152,7 +152,6 @@ func TestSameCommandTwice(t *testing.T) {
 					var both sync.WaitGroup
 					for i := range errs {
 						p := c.process(0, "")
-						defer p.bury()
 						both.Go(func() {
 							if errs[i] = sleep(t.Context(), time.Duration(i)*later); errs[i] == nil {
 								errs[i] = p.live(cmd.run)
@@ -187,12 +186,10 @@ func TestRunThatWakesUpLate(t *testing.T) {
 	want, changes := cmd.undisturbed(t)
 	inBubble(t, func(t *testing.T, c *cluster) {
 		sleeper := c.process(slices.Index(changes, "freeze")+1, stall)
-		defer sleeper.bury()
 		late := make(chan error, 1)
 		go func() { late <- sleeper.live(cmd.run) }()
 		synctest.Wait()
 		p := c.process(0, "")
-		defer p.bury()
 		if err := p.live(cmd.run); err != nil {
 			t.Fatal(err)
 		}

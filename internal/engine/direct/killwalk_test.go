@@ -227,7 +227,6 @@ func (cmd command) undisturbed(t *testing.T) (sum map[string][]string, changes [
 		}
 		c.settle()
 		sum, changes = c.summary(), p.changes
-		p.bury()
 	})
 	return sum, changes
 }
@@ -251,7 +250,6 @@ func TestKillWalk(t *testing.T) {
 						inBubble(t, func(t *testing.T, c *cluster) {
 							cmd.prepare(c)
 							p := c.process(n, f)
-							defer p.bury()
 							err := p.live(cmd.run)
 							reached = len(p.changes) >= n
 							survives := f == outage || f == blip || !reached
@@ -260,7 +258,6 @@ func TestKillWalk(t *testing.T) {
 							}
 							if !survives {
 								again := c.process(0, "")
-								defer again.bury()
 								if err := again.live(cmd.run); err != nil {
 									t.Fatalf("does not go on after %q: %v", p.changes, err)
 								}
@@ -300,14 +297,12 @@ func TestKilledAgainAndAgain(t *testing.T) {
 					for range 1 + random.IntN(4) {
 						n, f := 1+random.IntN(len(changes)), []mishap{dieBefore, dieAfter}[random.IntN(2)]
 						p := c.process(n, f)
-						defer p.bury()
 						if err := p.live(cmd.run); err != nil && len(p.changes) < n {
 							t.Errorf("%v after %q", err, deaths)
 						}
 						deaths = append(deaths, fmt.Sprint(f, " ", n, " of ", strings.Join(p.changes, ", ")))
 					}
 					p := c.process(0, "")
-					defer p.bury()
 					if err := p.live(cmd.run); err != nil {
 						t.Errorf("%v after %q", err, deaths)
 					}

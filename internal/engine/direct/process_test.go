@@ -80,6 +80,7 @@ func (c *cluster) process(at int, f mishap) *process {
 	records, files := mortalJournal{c.journal, p}, mortalStore{c.store, p}
 	open := func(context.Context, string) (target.Store, error) { return files, nil }
 	clients := &kube.Clients{Core: core, Snapshot: snapshot, Longhorn: longhorn, KubeVirt: virt, VMs: mortalMachines{c.vms, p}, Lookup: lookup{c}}
+	c.t.Cleanup(p.bury)
 	p.engine = New(clients, records, catalog.New(records, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, DecodeRestore), open, time.Now)
 	return p
 }
@@ -92,7 +93,7 @@ func (p *process) live(command func(context.Context, *Engine) error) error {
 	p.ending = append(p.ending, func() {
 		// What a dead process still runs reaches nothing, and must not outlive the test.
 		cancel()
-		<-done
+		<-done //nolint:errcheck // its end is of no interest any more
 	})
 	select {
 	case err := <-done:
@@ -108,6 +109,7 @@ func (p *process) bury() {
 	for _, end := range p.ending {
 		end()
 	}
+	p.ending = nil
 }
 
 // request does one request of the process.
