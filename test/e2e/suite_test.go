@@ -55,6 +55,7 @@ func TestE2E(t *testing.T) {
 			"SnapshotType":     s.testSnapshotType,
 			"FreezeFaults":     s.testFreezeFaults,
 			"KilledAndResumed": s.testKilledAndResumed,
+			"KillWalk":         s.testKillWalk,
 			"Interrupted":      s.testInterrupted,
 			"WithoutWaiting":   s.testWithoutWaiting,
 			"Delete":           s.testDelete,
