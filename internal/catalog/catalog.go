@@ -240,9 +240,30 @@ func (c *Catalog) Record(ctx context.Context, ref vmbackup.Ref, source vmbackup.
 	case first != nil:
 		return nil, first
 	case vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound:
-		return nil, missing(ref, source)
+		return nil, c.missing(ctx, ref, source)
 	}
 	return record, err
+}
+
+// missing says that there is no backup. Of a target alone that is said only when
+// there is anything on it: an empty one proves nothing.
+func (c *Catalog) missing(ctx context.Context, ref vmbackup.Ref, source vmbackup.Source) error {
+	if source != vmbackup.SourceTarget {
+		return missing(ref, source)
+	}
+	store, err := c.target.Open(ctx, c.target.Name)
+	if err != nil {
+		return err
+	}
+	empty, err := target.Empty(ctx, store)
+	switch {
+	case err != nil:
+		return err
+	case empty:
+		return vmbackup.Errorf(vmbackup.ReasonTargetEmpty, "no backup %s on backup target %s; not one file lies there, so that it is another target than the backup was made on, or was emptied", ref, store).
+			WithHint("look at the bucket or the directory itself, and at the URL in Longhorn's BackupTarget; an empty target says nothing about the backup")
+	}
+	return missing(ref, source)
 }
 
 func missing(ref vmbackup.Ref, source vmbackup.Source) error {

@@ -350,7 +350,7 @@ func TestBackupAndRecord(t *testing.T) {
 	}{
 		"cluster":               {fill: func(p *place) { p.inCluster(record("demo/a", "web", 1)) }, source: vmbackup.SourceCluster, want: "Ready cluster"},
 		"not in the cluster":    {fill: func(p *place) { p.onTarget(record("demo/a", "web", 1), "rd") }, source: vmbackup.SourceCluster, reason: vmbackup.ReasonNotFound},
-		"not on the target":     {fill: func(p *place) { p.inCluster(record("demo/a", "web", 1)) }, source: vmbackup.SourceTarget, reason: vmbackup.ReasonNotFound},
+		"not on the target":     {fill: func(p *place) { p.inCluster(record("demo/a", "web", 1)); p.onTarget(record("demo/b", "web", 1), "rd") }, source: vmbackup.SourceTarget, reason: vmbackup.ReasonNotFound},
 		"nowhere":               {source: vmbackup.SourceAll, reason: vmbackup.ReasonNotFound},
 		"perhaps on the target": {fill: func(p *place) { p.openErr = unavailable }, source: vmbackup.SourceAll, reason: vmbackup.ReasonTargetUnavailable},
 		"on the target":         {fill: func(p *place) { p.onTarget(record("demo/a", "web", 1), "rhd") }, source: vmbackup.SourceAll, want: "Ready target"},

@@ -132,3 +132,19 @@ func (c *concurrent) Get(ctx context.Context, key string, limit int64) ([]byte, 
 	runtime.Gosched()
 	return c.Store.Get(ctx, key, limit)
 }
+
+// An empty target is not one that a backup is missing on.
+func TestBackupOnAnEmptyTarget(t *testing.T) {
+	p := newPlace(t)
+	ref := vmbackup.Ref{Namespace: "demo", Name: "a"}
+	if _, err := p.catalog().Record(t.Context(), ref, vmbackup.SourceTarget); vmbackup.ReasonOf(err) != vmbackup.ReasonTargetEmpty {
+		t.Errorf("%v", err)
+	}
+	if _, err := p.catalog().Record(t.Context(), ref, vmbackup.SourceAll); vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
+		t.Errorf("asked for anywhere: %v", err)
+	}
+	p.onTarget(record("demo/b", "web", 1), "rd")
+	if _, err := p.catalog().Record(t.Context(), ref, vmbackup.SourceTarget); vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
+		t.Errorf("beside another one: %v", err)
+	}
+}

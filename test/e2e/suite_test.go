@@ -64,6 +64,7 @@ func TestE2E(t *testing.T) {
 			"Whole":            s.testWhole,
 			"UnderAnotherName": s.testUnderAnotherName,
 			"Examples":         s.testExamples,
+			"HostileFiles":     s.testHostileFiles,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

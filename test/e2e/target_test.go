@@ -287,6 +287,33 @@ func (s *suite) testTargetAway(t *testing.T) {
 		unchanged("server down")
 	})
 
+	bucket := func(t *testing.T, how string) {
+		t.Helper()
+		t.Cleanup(func() {
+			ctx := context.WithoutCancel(t.Context())
+			if got := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "bucket", "show"); got.code != 0 {
+				t.Errorf("sandbox %s", got)
+			}
+		})
+		s.runSandbox(t, "bucket", how)
+	}
+	t.Run("BucketMissing", func(t *testing.T) {
+		bucket(t, "hide")
+		s.refused(t, []string{"backup target", "bucket"}, "restore", "early", "-n", m.namespace, "--to-name", "copy")
+		if got := s.run(t, "list", "-n", m.namespace, "--from", "all"); got.code != 3 || !strings.Contains(got.stdout, "early") || strings.Contains(got.stdout, "Incomplete") {
+			t.Errorf("records with a target without its bucket: %s", got)
+		}
+	})
+	t.Run("BucketReplaced", func(t *testing.T) {
+		bucket(t, "replace")
+		s.refused(t, []string{"not one file lies on"}, "restore", "early", "-n", m.namespace, "--to-name", "copy")
+		if got := s.run(t, "list", "-n", m.namespace, "--from", "all"); got.code != 3 || !strings.Contains(got.stdout, "Unknown") || strings.Contains(got.stdout, "Incomplete") {
+			t.Errorf("an empty target proves something: %s", got)
+		}
+	})
+	s.awaitTarget(t)
+	t.Run("DuringTheUpload", func(t *testing.T) { s.targetAwayDuringUpload(t, m, sums) })
+
 	t.Run("NoURL", func(t *testing.T) {
 		t.Cleanup(func() {
 			s.patch(context.WithoutCancel(t.Context()), t, backupTargets, longhornNamespace, "default",
@@ -298,6 +325,42 @@ func (s *suite) testTargetAway(t *testing.T) {
 	s.awaitTarget(t)
 	s.present(t, b)
 	s.restored(t, s.restore(t, 0, "restore", "early", "-n", m.namespace, "--to-name", "copy"), "Stopped", sums)
+}
+
+// targetAwayDuringUpload takes the target away after the snapshots were begun: what
+// Longhorn cannot upload fails, and the command says that it can be resumed. With
+// the target back, it uploads from the same snapshots.
+func (s *suite) targetAwayDuringUpload(t *testing.T, m machine, sums map[string]string) {
+	start := func(ctx context.Context) {
+		if got := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "component", "start", "s3"); got.code != 0 {
+			t.Errorf("sandbox %s", got)
+		}
+	}
+	t.Cleanup(func() { start(context.WithoutCancel(t.Context())) })
+	p := s.start(t, "create", "app", "-n", m.namespace, "--name", "cut", "-o", "json")
+	p.until(t, "the snapshots", atStep("snapshot"))
+	s.runSandbox(t, "component", "stop", "s3")
+	got := p.wait(t)
+	away := &vmbackup.Backup{}
+	decode(t, got, away)
+	if got.code != 1 || away.Status.Phase != vmbackup.PhaseRunning || away.Status.Ready {
+		t.Fatalf("the target went away: %s", got)
+	}
+	if again := s.run(t, "resume", "cut", "-n", m.namespace); again.code != 1 || !strings.Contains(again.stderr, "backup target") {
+		t.Errorf("resumed while it is away: %s", again)
+	}
+	cuts := len(s.list(t, longhornCuts, longhornNamespace, ""))
+	start(t.Context())
+	s.awaitTarget(t)
+	b := s.backup(t, 0, goOn(t, got)...)
+	if b.Status.Phase != vmbackup.PhaseReady || !b.Status.Ready {
+		t.Fatalf("resumed: %+v", b.Status)
+	}
+	if now := len(s.list(t, longhornCuts, longhornNamespace, "")); now != cuts {
+		t.Errorf("%d snapshots, and %d after resuming", cuts, now)
+	}
+	s.present(t, b)
+	s.restored(t, s.restore(t, 0, "restore", "cut", "-n", m.namespace, "--to-name", "resumed"), "Stopped", sums)
 }
 
 // awaitTarget has Longhorn look at the backup target and waits until it has seen
