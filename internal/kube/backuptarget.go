@@ -58,7 +58,7 @@ func (c *Clients) ReadBackupTarget(ctx context.Context, name string) (*BackupTar
 func unavailable(bt *longhornv1.BackupTarget) string {
 	for _, c := range bt.Status.Conditions {
 		if c.Type == longhornv1.BackupTargetConditionTypeUnavailable && c.Status == longhornv1.ConditionStatusTrue && c.Message != "" {
-			return strings.TrimSpace(c.Message)
+			return Brief(strings.TrimSpace(c.Message))
 		}
 	}
 	return "it gives no reason"

@@ -46,7 +46,7 @@ func (d *Directory) List(ctx context.Context, prefix string, each func(Object) e
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
-	doing := "listing " + prefix
+	doing := strings.TrimSpace("listing " + prefix)
 	root, err := os.OpenRoot(d.dir)
 	if err != nil {
 		return d.failed(doing, err)

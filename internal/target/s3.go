@@ -74,7 +74,7 @@ func (s *s3Store) List(ctx context.Context, prefix string, each func(Object) err
 	if err := checkPrefix(prefix); err != nil {
 		return err
 	}
-	doing := "listing " + prefix
+	doing := strings.TrimSpace("listing " + prefix)
 	for info := range s.core.ListObjectsIter(withPages(ctx), s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true}) {
 		if info.Err != nil {
 			return s.failed(ctx, doing, "", info.Err)

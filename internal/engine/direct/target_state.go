@@ -61,7 +61,7 @@ func (r *backupRun) targetNow(ctx context.Context) error {
 // They widen what is tried again from the same snapshots, and decide nothing else.
 func saysTarget(message string) bool {
 	for _, words := range []string{
-		"connection refused", "connection reset", "no such host", "no route to host", "i/o timeout", "send request failed", "RequestError", "NoSuchBucket", "SlowDown",
+		"connection refused", "connection reset", "no such host", "no route to host", "i/o timeout", "send request failed", "request send failed", "RequestError", "AWS HTTP Error", "NoSuchBucket", "SlowDown",
 		"ServiceUnavailable", "InternalError", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "backup target", "stale file handle", "no space left", "QuotaExceeded",
 	} {
 		if strings.Contains(message, words) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,6 +29,9 @@ import (
 // doubtEvery is how often uploads that do not move are looked into. Longhorn polls a
 // target every five minutes by default.
 const doubtEvery = 15 * time.Second
+
+// targetPatience is how long a run waits for a target that uploads wait for.
+const targetPatience = 5 * time.Minute
 
 // uploadWatch is what the watch of the uploads has seen, for those who explain it.
 type uploadWatch struct {
@@ -80,7 +84,9 @@ func (r *backupRun) explainUploads(ctx context.Context, u *uploadWatch) {
 }
 
 // doubtUploads looks into uploads that Longhorn does not list any more or has not
-// begun, until ctx ends. It returns an error once it is sure that one will not come.
+// begun, until ctx ends. It returns an error once it is sure that one will not come,
+// or when the target has been away for long: Longhorn asks for an upload again and
+// again only as long as the sidecar does, and a run that is resumed asks anew.
 func (r *backupRun) doubtUploads(ctx context.Context, u *uploadWatch) error {
 	told := map[string]string{}
 	say := func(v vmbackup.BackupVolume, message string) {
@@ -89,28 +95,49 @@ func (r *backupRun) doubtUploads(ctx context.Context, u *uploadWatch) error {
 			r.events.Volume("upload", v.Name, v.State, v.Progress, uploaded(&v, r.state), total(&v, r.state), message)
 		}
 	}
+	var since time.Time // when the target was first seen away, zero while it is not
 	for pause(ctx, doubtEvery) == nil {
+		var away error
 		volumes := u.now()
 		for _, name := range slices.Sorted(maps.Keys(volumes)) {
 			v := volumes[name]
+			message, err := "", error(nil)
 			switch {
 			case v.State == vmbackup.StateUnknown:
-				message, err := r.doubt(ctx, &v)
-				if err != nil {
-					return err
-				}
-				say(v, message)
+				message, err = r.doubt(ctx, &v)
 			case v.State == vmbackup.StateRunning && v.Progress == 0:
-				message, err := r.blocked(ctx, &v)
-				if err != nil {
-					return err
-				}
-				say(v, message)
+				message, err = r.blocked(ctx, &v)
 			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			var waits *targetAway
+			if errors.As(err, &waits) {
+				away, message, err = waits.err, "waiting for the backup target: "+waits.err.Error(), nil
+			}
+			if err != nil {
+				return err
+			}
+			say(v, message)
+		}
+		switch {
+		case away == nil:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= targetPatience:
+			e := vmbackup.AsError(away, vmbackup.ReasonTargetUnavailable)
+			return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "the uploads wait for the backup target, which cannot be used for %s: %w", targetPatience, e).WithHint("%s", e.Hint))
 		}
 	}
 	return nil
 }
+
+// targetAway is why something about the target cannot be known now.
+type targetAway struct{ err error }
+
+func (t *targetAway) Error() string { return t.err.Error() }
+func (t *targetAway) Unwrap() error { return t.err }
 
 // doubt looks for a volume's backup that Longhorn does not list. It is waited for
 // when the target has it, or cannot say; Longhorn lists it again by itself. When the
@@ -125,16 +152,14 @@ func (r *backupRun) doubt(ctx context.Context, v *vmbackup.BackupVolume) (messag
 	case err == nil:
 		_ = r.engine.askForSync(ctx, r.backup()) // a shortcut: Longhorn polls anyway
 		return "Longhorn does not list backup " + v.LonghornBackup + ", which the target has; it was asked to look there", nil
-	case ctx.Err() != nil:
-		return "", nil
 	case vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound:
-		return "waiting for the backup target: " + err.Error(), nil
+		return "", &targetAway{err}
 	}
 	what := fmt.Sprintf("Longhorn has removed its backup %s of volume %s, and %s does not hold it", v.LonghornBackup, v.Name, store)
 	empty, err := target.Empty(ctx, store)
 	switch {
 	case err != nil:
-		return "waiting for the backup target: " + err.Error(), nil
+		return "", &targetAway{err}
 	case empty:
 		return "", emptyTarget(store, what)
 	}
@@ -157,6 +182,12 @@ func listed(v *vmbackup.BackupVolume, snapshot string, list *longhornv1.BackupLi
 // blocked says why an upload has not begun: the volume cannot be attached, or the
 // target cannot be used. A faulted volume has no data left that could be read.
 func (r *backupRun) blocked(ctx context.Context, v *vmbackup.BackupVolume) (message string, err error) {
+	if v.LonghornBackup == "" {
+		// Longhorn is not asked for an upload while it cannot use the target.
+		if err := r.targetNow(ctx); err != nil {
+			return "", &targetAway{err}
+		}
+	}
 	lv, err := r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace).Get(ctx, v.LonghornVolume, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -169,11 +200,6 @@ func (r *backupRun) blocked(ctx context.Context, v *vmbackup.BackupVolume) (mess
 			WithHint("mend the volume first (kubectl get volumes.longhorn.io %s -n %s -o yaml), then create a new backup; earlier backups are untouched", v.LonghornVolume, kube.LonghornNamespace)
 	case lv.Status.State != longhornv1.VolumeStateAttached:
 		return fmt.Sprintf("not begun: Longhorn volume %s is %s, and must be attached for the upload: %s", v.LonghornVolume, lv.Status.State, conditionMessage(lv)), nil
-	}
-	if v.LonghornBackup == "" {
-		if err := r.targetNow(ctx); err != nil && ctx.Err() == nil {
-			return "not begun: waiting for the backup target: " + err.Error(), nil
-		}
 	}
 	return "", nil
 }
@@ -221,11 +247,19 @@ func (r *backupRun) renewUploads(ctx context.Context) error {
 	for i := range list.Items {
 		backups[i] = &list.Items[i]
 	}
+	asked := false
 	for i := range r.backup().Status.Volumes {
 		v := &r.backup().Status.Volumes[i]
 		failed := uploadOf(v, r.state.Snapshots[v.Name], backups)
-		if failed == nil || !uploadHasFailed(failed) || failed.DeletionTimestamp != nil {
-			continue
+		if failed == nil || !uploadHasFailed(failed) || failed.DeletionTimestamp != nil || !r.canUpload(ctx, v) {
+			continue // without its snapshot there is nothing to upload from, and the failure stands
+		}
+		if !asked {
+			// Longhorn may not have noticed yet that the target is away.
+			if err := r.targetNow(ctx); err != nil {
+				return r.reach(err)
+			}
+			asked = true
 		}
 		if err := r.renewUpload(ctx, v, failed); err != nil {
 			return err
@@ -235,12 +269,9 @@ func (r *backupRun) renewUploads(ctx context.Context) error {
 }
 
 func (r *backupRun) renewUpload(ctx context.Context, v *vmbackup.BackupVolume, failed *longhornv1.Backup) error {
-	if !r.canUpload(ctx, v) {
-		return nil // there is nothing to upload from, and the failure stands
-	}
 	longhorn := r.engine.clients.Longhorn.LonghornV1beta2()
 	snapshot := r.state.Snapshots[v.Name]
-	r.events.Volume("upload", v.Name, vmbackup.StateRunning, 0, 0, total(v, r.state), "the upload failed ("+failed.Status.Error+"); trying again from the same snapshot")
+	r.events.Volume("upload", v.Name, vmbackup.StateRunning, 0, 0, total(v, r.state), "the upload failed ("+kube.Brief(failed.Status.Error)+"); trying again from the same snapshot")
 	anew := &longhornv1.Backup{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: kube.LonghornNamespace, Name: nextBackup(failed.Name),

@@ -179,7 +179,7 @@ func TestVanishedWhileTheTargetIsAway(t *testing.T) {
 			}
 			c.away(targetDown)
 			c.forgetBackups()
-			time.AfterFunc(10*time.Minute, func() { c.away(nil) })
+			time.AfterFunc(4*time.Minute, func() { c.away(nil) })
 		})
 		b, err := c.run(t.Context())
 		if err != nil || !b.Status.Ready {
@@ -233,8 +233,8 @@ func TestUploadThatDoesNotBegin(t *testing.T) {
 		"Gone": {func(c *cluster) { c.vanish("volumes", kube.LonghornNamespace, "pvc-web-data") }, "is gone", vmbackup.ReasonBackupFailed},
 		"TargetAway": {func(c *cluster) {
 			c.away(targetDown)
-			time.AfterFunc(9*time.Minute, func() { c.away(nil) })
-		}, "not begun: waiting for the backup target: connection refused", ""},
+			time.AfterFunc(4*time.Minute, func() { c.away(nil) })
+		}, "waiting for the backup target: connection refused", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
@@ -347,4 +347,24 @@ func (r *recorder) said() []string {
 		list = append(list, e.Message)
 	}
 	return list
+}
+
+// A run does not wait for a target for good, and what it waited for goes on.
+func TestUploadThatWaitsForTheTarget(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.start(request())
+		c.uploadWaits = time.Hour
+		time.AfterFunc(time.Second, func() { c.away(targetDown) })
+		began := time.Now()
+		b, err := c.run(t.Context())
+		e := failure(t, err, vmbackup.ReasonTargetUnavailable)
+		if took := time.Since(began); took < targetPatience || took > targetPatience+time.Minute || b.Status.Phase != vmbackup.PhaseRunning || !strings.Contains(e.Hint, "check the server; then go on with: kubectl vmbackup resume b1") {
+			t.Errorf("after %s: phase %s, %+v", took, b.Status.Phase, e)
+		}
+		c.away(nil)
+		c.anew()
+		if b, err = c.run(t.Context()); err != nil || !b.Status.Ready {
+			t.Errorf("%s: %v", b.Status.Phase, err)
+		}
+	})
 }

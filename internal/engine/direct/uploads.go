@@ -74,7 +74,7 @@ func (r *backupRun) uploadsFailed(ctx context.Context) error {
 	ofTarget, again := true, true
 	for _, v := range backup.Status.Volumes {
 		if v.State == vmbackup.StateFailed {
-			why := strings.Join(append([]string{v.Message}, r.causes(ctx, &v)...), "; ")
+			why := strings.Join(append([]string{kube.Brief(v.Message)}, r.causes(ctx, &v)...), "; ")
 			failures = append(failures, fmt.Errorf("volume %s (%s): %s", v.Name, v.PVC, why))
 			ofTarget, again = ofTarget && saysTarget(v.Message), again && r.canUpload(ctx, &v)
 		}
@@ -84,7 +84,7 @@ func (r *backupRun) uploadsFailed(ctx context.Context) error {
 	}
 	what := fmt.Errorf("Longhorn could not back up %d of %d volumes of VirtualMachine %s: %w", len(failures), len(backup.Status.Volumes), backup.Spec.VM, errors.Join(failures...))
 	if away := r.targetNow(ctx); away != nil && again {
-		return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the backup target cannot be used now: %w", what, away))
+		return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the backup target cannot be used now: %w", what, away).WithHint("%s", vmbackup.AsError(away, vmbackup.ReasonTargetUnavailable).Hint))
 	}
 	if ofTarget && again {
 		return r.reach(vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the backup target answers again", what))
