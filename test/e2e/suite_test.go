@@ -65,6 +65,9 @@ func TestE2E(t *testing.T) {
 			"UnderAnotherName": s.testUnderAnotherName,
 			"Examples":         s.testExamples,
 			"HostileFiles":     s.testHostileFiles,
+			"Options":          s.testOptions,
+			"Preflight":        s.testPreflight,
+			"AllowIncomplete":  s.testAllowIncomplete,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
