@@ -78,6 +78,7 @@ func TestE2E(t *testing.T) {
 	t.Run("alone", func(t *testing.T) {
 		t.Run("Refusals", s.testRefusals)
 		t.Run("TimeOut", s.testTimeOut)
+		t.Run("Outages", s.testOutages)
 		t.Run("TargetAway", s.testTargetAway)
 	})
 }
