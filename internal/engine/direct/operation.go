@@ -6,6 +6,7 @@ package direct
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -118,10 +119,28 @@ func (o *operation) write(ctx context.Context, entry journal.Entry) error {
 		case sameEntry(have, o.last) && touches < conflictLimit:
 			o.last.Version = have.Version
 		default:
-			return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with %s %s: %w", entry.Kind, entry.Ref, err).
-				WithHint("follow it with: kubectl vmbackup watch %s -n %s", operationName(entry.Kind, entry.Ref.Name), entry.Ref.Namespace)
+			return overtaken(entry, err)
 		}
 	}
+}
+
+// stillOwn fails with Conflict when another run has written the record since this run
+// has: what it would make now may be in that one's way.
+func (o *operation) stillOwn(ctx context.Context) error {
+	have, err := o.engine.journal.Get(ctx, o.last.Kind, o.last.Ref)
+	switch {
+	case err != nil || sameEntry(have, o.last):
+		return err
+	case fateOf(have) != "":
+		return fateOf(have).stops(have.Kind, have.Ref)
+	}
+	return overtaken(have, errors.New("it has written the record since"))
+}
+
+// overtaken is the error of a run that is not alone.
+func overtaken(entry journal.Entry, why error) error {
+	return vmbackup.Errorf(vmbackup.ReasonConflict, "another run goes on with %s %s: %w", entry.Kind, entry.Ref, why).
+		WithHint("follow it with: kubectl vmbackup watch %s -n %s", operationName(entry.Kind, entry.Ref.Name), entry.Ref.Namespace)
 }
 
 // sameEntry reports whether have is what a run has written or wants to write.

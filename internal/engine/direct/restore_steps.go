@@ -105,6 +105,9 @@ func (r *restoreRun) ensureSnapshots(ctx context.Context) error {
 	if r.record.DataRestored {
 		return nil
 	}
+	if err := r.stillOwn(ctx); err != nil {
+		return err // another run may have restored the data and removed its own
+	}
 	class, err := r.engine.ensureClass(ctx, r.record.Backup.Spec.Type)
 	if err != nil {
 		return err
@@ -285,9 +288,17 @@ func (r *restoreRun) removeSnapshots(ctx context.Context) error {
 			return kube.Error(err, "delete", "VolumeSnapshot "+r.namespace()+"/"+name)
 		}
 	}
+	// What another run of this restore has made anew meanwhile goes too.
 	selector := metav1.ListOptions{LabelSelector: LabelOperation + "=" + r.record.Operation}
 	err := kube.WatchAll(ctx, kube.Select(client.VolumeSnapshots(r.namespace()), selector), "the composed VolumeSnapshots to be gone",
-		func(list []*snapshotv1.VolumeSnapshot) (bool, error) { return len(list) == 0, nil })
+		func(list []*snapshotv1.VolumeSnapshot) (bool, error) {
+			for _, o := range list {
+				if err := deleteAgain(ctx, o, client.VolumeSnapshots(r.namespace()).Delete); err != nil {
+					return false, kube.Error(err, "delete", "VolumeSnapshot "+r.namespace()+"/"+o.Name)
+				}
+			}
+			return len(list) == 0, nil
+		})
 	if err != nil {
 		return err
 	}
@@ -298,5 +309,23 @@ func (r *restoreRun) removeSnapshots(ctx context.Context) error {
 		}
 	}
 	return kube.WatchAll(ctx, kube.Select(client.VolumeSnapshotContents(), selector), "the composed VolumeSnapshotContents to be gone",
-		func(list []*snapshotv1.VolumeSnapshotContent) (bool, error) { return len(list) == 0, nil })
+		func(list []*snapshotv1.VolumeSnapshotContent) (bool, error) {
+			for _, o := range list {
+				if err := deleteAgain(ctx, o, client.VolumeSnapshotContents().Delete); err != nil {
+					return false, kube.Error(err, "delete", "VolumeSnapshotContent "+o.Name)
+				}
+			}
+			return len(list) == 0, nil
+		})
+}
+
+// deleteAgain deletes an object that nobody has deleted yet.
+func deleteAgain(ctx context.Context, object metav1.Object, del func(context.Context, string, metav1.DeleteOptions) error) error {
+	if object.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	if err := del(ctx, object.GetName(), metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
