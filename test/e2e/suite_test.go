@@ -59,6 +59,8 @@ func TestE2E(t *testing.T) {
 			"Interrupted":      s.testInterrupted,
 			"WithoutWaiting":   s.testWithoutWaiting,
 			"Delete":           s.testDelete,
+			"InPlace":          s.testInPlace,
+			"Cancel":           s.testCancel,
 			"Rights":           s.testRights,
 			"Contracts":        s.testContracts,
 			"Whole":            s.testWhole,
