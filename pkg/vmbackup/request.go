@@ -221,6 +221,8 @@ func (r RestoreRequest) validateInPlace() error {
 		return invalid("a restore in place is into a namespace that exists: there is none to create")
 	case r.NewIdentity:
 		return invalid("a restore in place brings the same machine back: it keeps its identity")
+	case r.AllowIncomplete:
+		return invalid("a restore in place needs a whole backup: what there is of one that is not goes beside the machine, under another name")
 	case r.DeleteOldVolumes && r.Start == StartNo:
 		return invalid("the old volumes are deleted only after the restored machine was seen running, so it must be allowed to start")
 	}

@@ -125,6 +125,7 @@ func TestRestoreRequestValidation(t *testing.T) {
 		"in place, named":         {func(r *vmbackup.RestoreRequest) { r.InPlace, r.ToName = true, "copy" }, "keeps the machine's name"},
 		"in place, moved":         {func(r *vmbackup.RestoreRequest) { r.InPlace, r.ToNamespace = true, "other" }, "keeps the machine's name"},
 		"in place, new namespace": {func(r *vmbackup.RestoreRequest) { r.InPlace, r.CreateNamespace = true, true }, "none to create"},
+		"in place, incomplete":    {func(r *vmbackup.RestoreRequest) { r.InPlace, r.AllowIncomplete = true, true }, "needs a whole backup"},
 		"in place, new identity":  {func(r *vmbackup.RestoreRequest) { r.InPlace, r.NewIdentity = true, true }, "keeps its identity"},
 		"old volumes, not started": {func(r *vmbackup.RestoreRequest) {
 			r.InPlace, r.DeleteOldVolumes, r.Start = true, true, vmbackup.StartNo

@@ -6,6 +6,7 @@ package direct
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -60,6 +62,45 @@ type oldClaim struct {
 	UID types.UID `json:"uid,omitempty"`
 	// Replaced is the claim that takes its place; empty where the backup has none.
 	Replaced string `json:"replaced,omitempty"`
+}
+
+// check refuses what no restore in place would have written of the machine.
+func (r *inPlaceRecord) check(namespace, name string, volumes []vmbackup.RestoreVolume) error {
+	made := map[string]bool{"": true}
+	for _, v := range volumes {
+		made[v.PVC] = true
+	}
+	state := r.OldState == ""
+	for i, c := range r.Old {
+		switch {
+		case !isName(c.Claim) || made[c.Claim]:
+			return fmt.Errorf("old[%d].claim %q is not valid", i, c.Claim)
+		case !metadata.IsStoreName(c.Volume):
+			return fmt.Errorf("old[%d].volume %q is not valid", i, c.Volume)
+		case !made[c.Replaced]:
+			return fmt.Errorf("old[%d].replaced %q is no claim of the restore", i, c.Replaced)
+		}
+		state = state || c.Claim == r.OldState
+	}
+	switch {
+	case r.UID == "":
+		return errors.New("uid is missing")
+	case !knownStrategy(r.Was.Strategy):
+		return fmt.Errorf("was.strategy %q is not known", r.Was.Strategy)
+	case r.Start != vmbackup.StartAuto && r.Start != vmbackup.StartYes && r.Start != vmbackup.StartNo:
+		return fmt.Errorf("start %q is not known", r.Start)
+	case !state:
+		return fmt.Errorf("oldState %q is none of the old claims", r.OldState)
+	}
+	before, clean, err := manifestIn(r.Before, namespace)
+	if err != nil {
+		return fmt.Errorf("before: %w", err)
+	}
+	if before.Kind != "VirtualMachine" || before.Metadata.Name != name {
+		return fmt.Errorf("before: %s %q is not VirtualMachine %q", before.Kind, before.Metadata.Name, name)
+	}
+	r.Before = clean
+	return nil
 }
 
 // replaced are the claims that another one takes the place of, and that exist.

@@ -105,7 +105,19 @@ func (r *restoreRecord) check(ref vmbackup.Ref) error {
 	if err := r.checkVolumes(); err != nil {
 		return err
 	}
-	return r.checkBelongings()
+	if err := r.checkBelongings(); err != nil {
+		return err
+	}
+	if (spec.Mode == vmbackup.ModeInPlace) != (r.InPlace != nil) {
+		return fmt.Errorf("restore.spec.mode %q does not go with inPlace", spec.Mode)
+	}
+	if r.InPlace == nil {
+		return nil
+	}
+	if err := r.InPlace.check(ref.Namespace, spec.TargetName, r.Restore.Status.Volumes); err != nil {
+		return fmt.Errorf("inPlace: %w", err)
+	}
+	return nil
 }
 
 // checkVolumes refuses claims that are not those of the restore's volumes.

@@ -39,6 +39,38 @@ func wholeRestore() *restoreRecord {
 	return r
 }
 
+// inPlaceEdit makes a record one of a restore in place, and edits that.
+func inPlaceEdit(edit func(*inPlaceRecord)) func(*restoreRecord) {
+	return func(r *restoreRecord) {
+		r.Restore.Spec.Mode = vmbackup.ModeInPlace
+		r.InPlace = &inPlaceRecord{
+			UID: "uid-1", Was: runState{Strategy: kubevirtv1.RunStrategyAlways}, Start: vmbackup.StartAuto,
+			Before: json.RawMessage(`{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachine","metadata":{"name":"web","namespace":"other"}}`),
+			Old:    []oldClaim{{Volume: "root", Claim: "old-root", UID: "uid-2", Replaced: "web-root"}, {Volume: "extra", Claim: "extra"}},
+		}
+		edit(r.InPlace)
+	}
+}
+
+func TestRestoreInPlaceRecordIsReadAsWritten(t *testing.T) {
+	r := wholeRestore()
+	inPlaceEdit(func(r *inPlaceRecord) { r.OldState = "old-root" })(r)
+	data, err := r.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := decodeRestore(r1, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := back.InPlace.Before, r.InPlace.Before
+	back.InPlace.Before, r.InPlace.Before = nil, nil
+	wantSame(t, "in place", back.InPlace, r.InPlace)
+	if !strings.Contains(string(before), `"web"`) || len(after) == 0 {
+		t.Errorf("before %s", before)
+	}
+}
+
 func TestRestoreRecordIsReadAsWritten(t *testing.T) {
 	r := wholeRestore()
 	data, err := r.encode()
@@ -119,13 +151,28 @@ func TestEditedRestoreRecord(t *testing.T) {
 		"volume twice": {func(r *restoreRecord) {
 			r.Restore.Status.Volumes = append(r.Restore.Status.Volumes, r.Restore.Status.Volumes[0])
 		}, "volumes[1].pvc"},
-		"claim elsewhere":        {func(r *restoreRecord) { r.Claims[0].Namespace = "demo" }, "claims[0]"},
-		"claim twice":            {func(r *restoreRecord) { r.Claims = append(r.Claims, r.Claims[0]) }, "claims[1]"},
-		"claim of no volume":     {func(r *restoreRecord) { r.Claims[0].Name = "db-root" }, "claims[0]"},
-		"claim on a volume":      {func(r *restoreRecord) { r.Claims[0].Spec.VolumeName = "pv-of-somebody" }, "claims[0]"},
-		"claim from a claim":     {func(r *restoreRecord) { r.Claims[0].Spec.DataSource.Kind = "PersistentVolumeClaim" }, "claims[0]"},
-		"claim from a reference": {func(r *restoreRecord) { r.Claims[0].Spec.DataSourceRef = &corev1.TypedObjectReference{} }, "claims[0]"},
-		"empty claim":            {func(r *restoreRecord) { r.Claims[0].Spec.DataSource = nil }, "claims[0]"},
+		"claim elsewhere":            {func(r *restoreRecord) { r.Claims[0].Namespace = "demo" }, "claims[0]"},
+		"claim twice":                {func(r *restoreRecord) { r.Claims = append(r.Claims, r.Claims[0]) }, "claims[1]"},
+		"claim of no volume":         {func(r *restoreRecord) { r.Claims[0].Name = "db-root" }, "claims[0]"},
+		"claim on a volume":          {func(r *restoreRecord) { r.Claims[0].Spec.VolumeName = "pv-of-somebody" }, "claims[0]"},
+		"claim from a claim":         {func(r *restoreRecord) { r.Claims[0].Spec.DataSource.Kind = "PersistentVolumeClaim" }, "claims[0]"},
+		"claim from a reference":     {func(r *restoreRecord) { r.Claims[0].Spec.DataSourceRef = &corev1.TypedObjectReference{} }, "claims[0]"},
+		"in place without a machine": {func(r *restoreRecord) { r.Restore.Spec.Mode = vmbackup.ModeInPlace }, "does not go with inPlace"},
+		"machine without in place":   {func(r *restoreRecord) { r.InPlace = &inPlaceRecord{} }, "does not go with inPlace"},
+		"machine of no UID":          {inPlaceEdit(func(r *inPlaceRecord) { r.UID = "" }), "uid"},
+		"another machine before": {inPlaceEdit(func(r *inPlaceRecord) {
+			r.Before = object(`{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachine","metadata":{"name":"db","namespace":"other"}}`)
+		}), "before"},
+		"machine before, elsewhere": {inPlaceEdit(func(r *inPlaceRecord) {
+			r.Before = object(`{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachine","metadata":{"name":"web","namespace":"demo"}}`)
+		}), "before"},
+		"odd old claim":           {inPlaceEdit(func(r *inPlaceRecord) { r.Old[0].Claim = "../x" }), "old[0].claim"},
+		"new claim as an old one": {inPlaceEdit(func(r *inPlaceRecord) { r.Old[0].Claim = "web-root" }), "old[0].claim"},
+		"replaced by nothing":     {inPlaceEdit(func(r *inPlaceRecord) { r.Old[0].Replaced = "db-root" }), "old[0].replaced"},
+		"odd old state":           {inPlaceEdit(func(r *inPlaceRecord) { r.OldState = "db-state" }), "oldState"},
+		"odd start":               {inPlaceEdit(func(r *inPlaceRecord) { r.Start = "maybe" }), "start"},
+		"odd run strategy before": {inPlaceEdit(func(r *inPlaceRecord) { r.Was.Strategy = "Sometimes" }), "was.strategy"},
+		"empty claim":             {func(r *restoreRecord) { r.Claims[0].Spec.DataSource = nil }, "claims[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := wholeRestore()

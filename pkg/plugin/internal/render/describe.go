@@ -72,7 +72,7 @@ func Restore(w io.Writer, r *vmbackup.Restore, events []EventLine, o Options) er
 	var nodes []node
 	nodes = append(nodes, fact("Backup", clean(r.Spec.Backup))...)
 	machine := node{key: "Machine", value: clean(restoredVM(r))}
-	if s.VM == "" {
+	if s.VM == "" && s.Phase != vmbackup.PhaseCanceled && r.Spec.Mode != vmbackup.ModeInPlace {
 		machine.note = "not made yet"
 	}
 	nodes = append(nodes, machine)
@@ -95,6 +95,13 @@ func Restore(w io.Writer, r *vmbackup.Restore, events []EventLine, o Options) er
 		nodes = append(nodes, steps)
 	}
 	nodes = append(nodes, d.restoreVolumes(s.Volumes))
+	if len(s.OldVolumes) > 0 {
+		old := node{key: "Old volumes", value: fmt.Sprintf("%d kept", len(s.OldVolumes)), note: "replaced by this restore; delete the PersistentVolumeClaims when they are not needed any more"}
+		for _, claim := range s.OldVolumes {
+			old.children = append(old.children, node{value: clean(claim)})
+		}
+		nodes = append(nodes, old)
+	}
 	nodes = append(nodes, d.ending(s.Warnings, s.Error, events)...)
 	d.nodes("", nodes)
 	return d.write(w)

@@ -135,3 +135,30 @@ func TestNoControlsFromForeignText(t *testing.T) {
 		}
 	}
 }
+
+// What a restore in place has replaced and kept is shown, hidden characters and all.
+func TestDescribeOldVolumes(t *testing.T) {
+	r := *vmbackup.NewRestore(vmbackup.Ref{Namespace: "shop", Name: "back"})
+	r.Spec = vmbackup.RestoreSpec{Backup: "shop/web-1", TargetNamespace: "shop", TargetName: "web", Mode: vmbackup.ModeInPlace}
+	r.Status = vmbackup.RestoreStatus{Phase: vmbackup.PhaseRunning}
+	describe := func() string {
+		var out bytes.Buffer
+		if err := Restore(&out, &r, nil, Options{Now: sampleNow()}); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if text := describe(); strings.Contains(text, "not made yet") || strings.Contains(text, "Old volumes") {
+		t.Error(text)
+	}
+	r.Status.OldVolumes = []string{"web-root", "web-\x1bdata"}
+	text := describe()
+	for _, want := range []string{"Old volumes", "2 kept", "web-root"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Errorf("%q", text)
+	}
+}
