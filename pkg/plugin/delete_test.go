@@ -75,13 +75,28 @@ func TestLastBackupNeedsItsName(t *testing.T) {
 		code         int
 		told         []string
 	}{
-		{"its name", "web-1\n", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitDone,
-			[]string{"warning: no other Ready backup of VirtualMachine web is left then", "Type its name to delete it for good: "}},
-		{"yes", "yes\n", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitRefused,
-			[]string{`error: not confirmed: "yes" is not the name of the backup, web-1; nothing was deleted`}},
+		{
+			"its name", "web-1\n",
+			map[string][]vmbackup.Ref{"web-1": nil},
+			[]string{"web-1"},
+			exitDone,
+			[]string{"warning: no other Ready backup of VirtualMachine web is left then", "Type its name to delete it for good: "},
+		},
+		{
+			"yes", "yes\n",
+			map[string][]vmbackup.Ref{"web-1": nil},
+			[]string{"web-1"},
+			exitRefused,
+			[]string{`error: not confirmed: "yes" is not the name of the backup, web-1; nothing was deleted`},
+		},
 		{"nothing", "", map[string][]vmbackup.Ref{"web-1": nil}, []string{"web-1"}, exitRefused, []string{"nothing was deleted"}},
-		{"both of two", "web-1\nweb-2\n", map[string][]vmbackup.Ref{"web-1": shop("web-2"), "web-2": shop("web-1")}, []string{"web-1", "web-2"}, exitDone,
-			[]string{"left without web-1", "left without web-2"}},
+		{
+			"both of two", "web-1\nweb-2\n",
+			map[string][]vmbackup.Ref{"web-1": shop("web-2"), "web-2": shop("web-1")},
+			[]string{"web-1", "web-2"},
+			exitDone,
+			[]string{"left without web-1", "left without web-2"},
+		},
 		{"both, and one name", "web-1\ny\n", map[string][]vmbackup.Ref{"web-1": shop("web-2"), "web-2": shop("web-1")}, []string{"web-1", "web-2"}, exitRefused, nil},
 		{"one of three", "y\n", map[string][]vmbackup.Ref{"web-1": shop("web-2", "web-3")}, []string{"web-1"}, exitDone, nil},
 		{"the last of one, one of another", "y\ndb-1\n", map[string][]vmbackup.Ref{"db-1": nil, "web-1": shop("web-2")}, []string{"web-1", "db-1"}, exitDone, nil},

@@ -62,7 +62,7 @@ func TestCancelOfABackupThatRuns(t *testing.T) {
 					t.Errorf("%s: %+v", b.Status.Phase, e)
 				}
 				wantSame(t, "result", c.events.told(vmbackup.EventResult), []string{"result Canceled Canceled"})
-				time.Sleep(5 * time.Minute)
+				c.pass(5 * time.Minute)
 				if canceled != nil {
 					t.Fatal(canceled)
 				}

@@ -33,6 +33,14 @@ func (c *cluster) completeAlso(name string) {
 	}
 }
 
+// pass lets time pass for the controllers.
+func (c *cluster) pass(d time.Duration) {
+	c.t.Helper()
+	if err := sleep(c.t.Context(), d); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 func TestLastReadyBackupIsTold(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.complete()
@@ -285,7 +293,7 @@ func TestRunStopsWhenItsBackupIsDeleted(t *testing.T) {
 		if !strings.Contains(e.Message, "is being deleted") || b.Status.Phase != vmbackup.PhaseCanceled || time.Since(began) > time.Minute {
 			t.Errorf("%s after %s: %s", b.Status.Phase, time.Since(began), e.Message)
 		}
-		time.Sleep(time.Minute)
+		c.pass(time.Minute)
 		if deleted != nil || c.recorded(b1) || len(c.names("backups")) > 0 {
 			t.Errorf("recorded %t, %v", c.recorded(b1), deleted)
 		}
@@ -300,7 +308,7 @@ func TestDeleteSeesUnnamedDataGone(t *testing.T) {
 		if _, err := c.engine.RunBackup(t.Context(), b1, vmbackup.RunOptions{NoWait: true}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute) // the uploads end, and nobody has recorded it
+		c.pass(time.Minute) // the uploads end, and nobody has recorded it
 		c.keeps = true
 		e := failure(t, c.discard(deleteRequest()), vmbackup.ReasonInternal)
 		if !strings.Contains(e.Message, "still holds "+target.VolumesPrefix) {

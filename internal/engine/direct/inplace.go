@@ -238,8 +238,10 @@ func (r *restoreRecord) goBack() string {
 		if len(refs.claims) == 0 || old[refs.claims[0].claim] == "" {
 			continue
 		}
-		patch = append(patch, map[string]any{"op": "replace", "path": fmt.Sprintf("/spec/template/spec/volumes/%d", i),
-			"value": map[string]any{"name": v.Name, "persistentVolumeClaim": map[string]any{"claimName": old[refs.claims[0].claim]}}})
+		patch = append(patch, map[string]any{
+			"op": "replace", "path": fmt.Sprintf("/spec/template/spec/volumes/%d", i),
+			"value": map[string]any{"name": v.Name, "persistentVolumeClaim": map[string]any{"claimName": old[refs.claims[0].claim]}},
+		})
 	}
 	text, err := json.Marshal(patch)
 	if err != nil || len(patch) == 0 {
