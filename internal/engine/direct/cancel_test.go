@@ -98,7 +98,7 @@ func TestCanceledBackup(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		_, err = c.engine.PlanRestore(t.Context(), restoreRequest())
-		failure(t, err, vmbackup.ReasonConflict)
+		wantReason(t, err, vmbackup.ReasonConflict)
 		wantSame(t, "writes", c.writes(), nil)
 		if err := c.discard(deleteRequest()); err != nil || c.recorded(b1) {
 			t.Errorf("recorded %t: %v", c.recorded(b1), err)
@@ -126,7 +126,7 @@ func TestCancelOfWhatHasEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = c.cancelRestore(r1)
-		failure(t, err, vmbackup.ReasonConflict)
+		wantReason(t, err, vmbackup.ReasonConflict)
 		if !c.has("virtualmachines", "other", "web") {
 			t.Error("the restored machine is gone")
 		}

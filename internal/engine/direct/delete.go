@@ -118,7 +118,7 @@ func (d *deletion) markedEntry(entry journal.Entry) (journal.Entry, error) {
 	if err != nil {
 		// It cannot be read, and stays as it is below its mark.
 		entry.Labels = d.fate.marked(entry.Labels)
-		return entry, nil
+		return entry, nil //nolint:nilerr // what cannot be read can be marked
 	}
 	if d.fate == fateDelete && !d.request.KeepData {
 		d.tellDeletion(&record.Backup)
