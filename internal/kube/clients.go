@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 )
 
 // FieldManager is the name under which the tool writes.
@@ -34,6 +36,8 @@ type Clients struct {
 	VMs VirtualMachines
 	// Lookup asks for objects of other kinds.
 	Lookup Lookup
+	// Harvester is of a cluster that need not be Harvester's.
+	Harvester harvester.Interface
 }
 
 // VirtualMachines is KubeVirt's API where the typed client would lose or log something.
@@ -67,7 +71,10 @@ func NewClients(config *rest.Config) (*Clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Clients{Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, VMs: rawVMs{g.kubevirt.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()}}, nil
+	return &Clients{
+		Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, Harvester: g.harvester,
+		VMs: rawVMs{g.kubevirt.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()},
+	}, nil
 }
 
 // rawVMs is VirtualMachines over KubeVirt's own REST client.

@@ -16,6 +16,8 @@ import (
 	storagev1client "k8s.io/client-go/kubernetes/typed/storage/v1"
 	"k8s.io/client-go/rest"
 	kubevirtv1client "kubevirt.io/client-go/kubevirt/typed/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 )
 
 // The parts of the clientsets that the tool uses. A whole clientset has every
@@ -53,6 +55,7 @@ type groups struct {
 	snapshot      *snapshotv1client.SnapshotV1Client
 	longhorn      *longhornv1client.LonghornV1beta2Client
 	kubevirt      *kubevirtv1client.KubevirtV1Client
+	harvester     *harvester.Client
 }
 
 func (g *groups) CoreV1() corev1client.CoreV1Interface                       { return g.core }
@@ -95,6 +98,7 @@ func newGroups(config *rest.Config, client *http.Client) (*groups, error) {
 			g.kubevirt, err = kubevirtv1client.NewForConfigAndClient(config, client)
 			return err
 		}},
+		{harvester.Group, func() (err error) { g.harvester, err = harvester.NewClient(config, client); return err }},
 	} {
 		if err := c.make(); err != nil {
 			return nil, fmt.Errorf("client of %s: %w", c.of, err)

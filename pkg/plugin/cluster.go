@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 )
 
@@ -20,7 +21,7 @@ type cluster interface {
 	namespaces(ctx context.Context) ([]string, error)
 	// events are the events of a namespace.
 	events(ctx context.Context, namespace string) ([]corev1.Event, error)
-	// versions are those of Kubernetes, and of KubeVirt and Longhorn where they may be read.
+	// versions are those of Kubernetes, and of KubeVirt, Longhorn and Harvester where they may be read.
 	versions(ctx context.Context) (*serverVersion, error)
 }
 
@@ -71,6 +72,9 @@ func (c kubeCluster) versions(ctx context.Context) (*serverVersion, error) {
 	}
 	if setting, err := c.clients.Longhorn.LonghornV1beta2().Settings(kube.LonghornNamespace).Get(ctx, "current-longhorn-version", metav1.GetOptions{}); err == nil {
 		v.Longhorn = setting.Value
+	}
+	if found, err := harvester.NewDetector(c.clients.Core.Discovery(), c.clients.Harvester.Settings()).Detect(ctx); err == nil && found.Served {
+		v.Harvester = &harvesterVersion{Version: found.Version, Controllers: found.Controllers, Why: found.Why}
 	}
 	return v, nil
 }

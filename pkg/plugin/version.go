@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 )
 
 // versions is what version prints.
@@ -31,6 +33,16 @@ type serverVersion struct {
 	// KubeVirt and Longhorn are empty when they cannot be read.
 	KubeVirt string `json:"kubevirt,omitempty"`
 	Longhorn string `json:"longhorn,omitempty"`
+	// Harvester is of a cluster that is Harvester's, with what is known of its controllers.
+	Harvester *harvesterVersion `json:"harvester,omitempty"`
+}
+
+type harvesterVersion struct {
+	// Version is empty when it cannot be read.
+	Version string `json:"version,omitempty"`
+	// Controllers is alive, dead or unclear; Why says what that rests on.
+	Controllers harvester.Liveness `json:"controllers"`
+	Why         string             `json:"why,omitempty"`
 }
 
 func (g *globals) newVersion() *cobra.Command {
@@ -41,10 +53,11 @@ func (g *globals) newVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the versions of the plugin and of the cluster",
-		Long: `Print the versions of the plugin, of Kubernetes, KubeVirt and Longhorn.
+		Long: `Print the versions of the plugin, of Kubernetes, KubeVirt and Longhorn, and of
+Harvester where the cluster is Harvester's, with whether its controllers run.
 
-The versions of KubeVirt and Longhorn are unknown to a user who may not read
-them.`,
+The versions of KubeVirt, Longhorn and Harvester are unknown to a user who may not
+read them.`,
 		Example: `
 # All versions
 kubectl vmbackup version
@@ -104,6 +117,9 @@ func (g *globals) printVersions(v versions, format string) error {
 			return s
 		}
 		text += fmt.Sprintf("Server Version: %s\nKubeVirt Version: %s\nLonghorn Version: %s\n", v.Server.Kubernetes, unknown(v.Server.KubeVirt), unknown(v.Server.Longhorn))
+		if h := v.Server.Harvester; h != nil {
+			text += fmt.Sprintf("Harvester Version: %s (controllers %s: %s)\n", unknown(h.Version), h.Controllers, h.Why)
+		}
 	}
 	_, err := fmt.Fprint(g.streams.Out, text)
 	return err

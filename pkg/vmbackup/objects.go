@@ -72,7 +72,11 @@ const (
 )
 
 // Engine names.
-const EngineDirect = "direct"
+const (
+	EngineDirect = "direct"
+	// EngineHarvester is Harvester's own controllers.
+	EngineHarvester = "harvester"
+)
 
 // State is where one part of an operation (a volume, an image, a step) stands.
 type State string

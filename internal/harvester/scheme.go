@@ -1,0 +1,52 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package harvester
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Group is the API group of Harvester.
+const Group = "harvesterhci.io"
+
+// Resources, by which they are asked for and named to the user.
+const (
+	BackupResource   = "virtualmachinebackups"
+	RestoreResource  = "virtualmachinerestores"
+	ImageResource    = "virtualmachineimages"
+	ScheduleResource = "schedulevmbackups"
+	SettingResource  = "settings"
+)
+
+// RunStrategyAnnotation of a VirtualMachine is the run strategy that Harvester gives
+// it when it is started.
+const RunStrategyAnnotation = "harvesterhci.io/vmRunStrategy"
+
+// Kinds, for references between objects.
+const (
+	BackupKind  = "VirtualMachineBackup"
+	RestoreKind = "VirtualMachineRestore"
+)
+
+// GroupVersion is the one version that Harvester serves.
+func GroupVersion() schema.GroupVersion {
+	return schema.GroupVersion{Group: Group, Version: "v1beta1"}
+}
+
+// newScheme knows the kinds of this package.
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	gv := GroupVersion()
+	scheme.AddKnownTypes(gv,
+		&VirtualMachineBackup{}, &VirtualMachineBackupList{},
+		&VirtualMachineRestore{}, &VirtualMachineRestoreList{},
+		&VirtualMachineImage{}, &VirtualMachineImageList{},
+		&ScheduleVMBackup{}, &ScheduleVMBackupList{},
+		&Setting{}, &SettingList{},
+	)
+	metav1.AddToGroupVersion(scheme, gv)
+	return scheme
+}
