@@ -63,6 +63,11 @@ fuzz: ## run every fuzz test for FUZZTIME (30s) each
 e2e: build sandbox-build ## run the end-to-end tests on sandboxes that they start and stop
 	hack/e2e.sh
 
+.PHONY: e2e-harvester
+e2e-harvester: build sandbox ## run the tests beside Harvester's own controllers, which it builds (not part of `make test`)
+	bin/sandbox build --profile harvester
+	SANDBOX_HARVESTER=1 hack/e2e.sh -run '^TestHarvester$$'
+
 .PHONY: lint
 lint: ## run golangci-lint over both modules and shellcheck over the scripts
 	hack/lint.sh

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 )
 
 // newModule makes a module directory with a main package and no dependencies.
@@ -287,5 +289,18 @@ func TestFamiliesHaveModules(t *testing.T) {
 			}
 			seen[p.Name] = true
 		}
+	}
+}
+
+func TestFamiliesOfAProfile(t *testing.T) {
+	names := func(profile string) (list []string) {
+		for _, f := range FamiliesOf(profile) {
+			list = append(list, f.Name)
+		}
+		return list
+	}
+	usual, withHarvester := names(component.Default), names(component.Harvester)
+	if slices.Contains(usual, Harvester) || !slices.Equal(withHarvester, append(usual, Harvester)) {
+		t.Errorf("default: %v, harvester: %v", usual, withHarvester)
 	}
 }

@@ -3,11 +3,19 @@
 
 package build
 
+import (
+	"slices"
+
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+)
+
 // Family is a Go module of its own under sandbox/modules: its programs share
 // dependencies that conflict with those of the other families.
 type Family struct {
 	// Name is the directory under sandbox/modules.
 	Name string
+	// Profile is the only one that needs the family; empty is every one.
+	Profile string `json:",omitempty"`
 	// Programs are built in this order.
 	Programs []Program
 	// Extracts are copied out of the module cache, so that an instance needs no module cache.
@@ -45,6 +53,7 @@ const (
 	BackingImageManager = "backing-image-manager"
 	CSIAndS3            = "csi-s3"
 	KubeVirt            = "kubevirt"
+	Harvester           = "harvester"
 )
 
 // Versions that are told to programs at link time; the pins are in the go.mod files.
@@ -53,7 +62,7 @@ const (
 	longhornVersion   = "v1.12.0"
 )
 
-// Families is the table of everything that "sandbox build" makes.
+// Families is the table of everything that "sandbox build" can make.
 func Families() []Family {
 	kubernetes := []string{
 		"k8s.io/component-base/version.gitVersion=" + kubernetesVersion,
@@ -124,5 +133,22 @@ func Families() []Family {
 				To:      "networks-crd.yaml",
 			}},
 		},
+		{
+			Name:     Harvester,
+			Profile:  component.Harvester,
+			Programs: []Program{{Name: "harvester", Package: "./cmd/harvester"}},
+			Extracts: []Extract{{
+				Package: "github.com/harvester/harvester/pkg/config",
+				Path:    "deploy/charts/harvester-crd/templates",
+				To:      "crds",
+			}},
+		},
 	}
+}
+
+// FamiliesOf is the part of the table that instances of a profile need.
+func FamiliesOf(profile string) []Family {
+	return slices.DeleteFunc(Families(), func(f Family) bool {
+		return f.Profile != "" && f.Profile != profile
+	})
 }

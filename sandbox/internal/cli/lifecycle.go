@@ -20,7 +20,8 @@ import (
 )
 
 func (a *app) buildCommand() *cobra.Command {
-	return &cobra.Command{
+	var profile string
+	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the programs of the sandbox from their pinned modules into the cache",
 		Long: `Build the programs of the sandbox from their pinned modules into the cache,
@@ -28,17 +29,23 @@ $SANDBOX_CACHE or kubectl-vmbackup/sandbox in the user's cache directory.
 What is up to date is not touched; a changed pin rebuilds its family only.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.builder()
+			b, err := a.builder(profile)
 			if err != nil {
 				return err
 			}
 			return b.Build(cmd.Context())
 		},
 	}
+	profileFlag(cmd, &profile)
+	return cmd
+}
+
+func profileFlag(cmd *cobra.Command, profile *string) {
+	cmd.Flags().StringVar(profile, "profile", component.Default, `what runs in an instance: "default", or "harvester" for Harvester's controllers beside it`)
 }
 
 func (a *app) upCommand() *cobra.Command {
-	var s3From string
+	var s3From, profile string
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -52,7 +59,7 @@ func (a *app) upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := a.builder()
+			b, err := a.builder(profile)
 			if err != nil {
 				return err
 			}
@@ -64,7 +71,7 @@ func (a *app) upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			options := instance.UpOptions{Families: families, Timeout: timeout, Out: a.err}
+			options := instance.UpOptions{Profile: profile, Families: families, Timeout: timeout, Out: a.err}
 			if s3From != "" {
 				if options.S3From, err = a.named(s3From); err != nil {
 					return err
@@ -72,17 +79,32 @@ func (a *app) upCommand() *cobra.Command {
 			}
 			err = i.Up(cmd.Context(), options)
 			if errors.Is(err, instance.ErrRunning) {
-				fmt.Fprintf(a.err, "instance %s is running already\n", i.Name)
-			} else if err != nil {
+				err = a.reuse(i, profile)
+			}
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", i.Kubeconfig())
 			return err
 		},
 	}
+	profileFlag(cmd, &profile)
 	cmd.Flags().StringVar(&s3From, "s3-from", "", "share the S3 server (the backup target) of this running instance")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up when not everything is ready by then")
 	return cmd
+}
+
+// reuse says that an instance runs already; it must be of the profile that was asked for.
+func (a *app) reuse(i *instance.Instance, profile string) error {
+	env, err := i.Env()
+	if err != nil {
+		return err
+	}
+	if env.Profile != profile {
+		return fmt.Errorf("instance %s runs with the profile %s: take it down first, or give another --name", i.Name, env.Profile)
+	}
+	fmt.Fprintf(a.err, "instance %s is running already\n", i.Name)
+	return nil
 }
 
 func (a *app) downCommand() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/build"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/instance"
 )
 
@@ -82,7 +83,11 @@ func home() (string, error) {
 	return filepath.Join(repo, ".sandbox"), nil
 }
 
-func (a *app) builder() (*build.Builder, error) {
+// builder makes what instances of a profile need.
+func (a *app) builder(profile string) (*build.Builder, error) {
+	if err := component.CheckProfile(profile); err != nil {
+		return nil, err
+	}
 	repo, err := repository()
 	if err != nil {
 		return nil, err
@@ -93,7 +98,7 @@ func (a *app) builder() (*build.Builder, error) {
 	}
 	return &build.Builder{
 		Modules:  filepath.Join(repo, "sandbox", "modules"),
-		Families: build.Families(),
+		Families: build.FamiliesOf(profile),
 		Cache:    cache,
 		Out:      a.err,
 	}, nil

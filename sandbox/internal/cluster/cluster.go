@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/component"
+	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/kubevirt"
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/manifest"
 )
@@ -45,7 +46,15 @@ func Components(env *component.Env) ([]component.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(control, longhorn(env), snapshots, machines), nil
+	set := slices.Concat(control, longhorn(env), snapshots, machines)
+	if env.Profile != component.Harvester {
+		return set, nil
+	}
+	platform, err := harvester.Components(env, harvester.After{
+		Objects: []string{clusterObjects, longhornObjects, kubevirt.Objects},
+		Storage: longhornReady,
+	})
+	return append(set, platform...), err
 }
 
 // task is a component that runs once to success.

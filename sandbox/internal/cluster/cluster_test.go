@@ -18,9 +18,20 @@ import (
 // The whole set must be startable, its programs must be in the build table,
 // and no argument may hold what others on the machine must not see.
 func TestComponents(t *testing.T) {
-	env := &component.Env{Name: "test", Dir: t.TempDir(), Executable: "/sandbox", Families: map[string]string{}}
+	sets := map[string]int{}
+	for _, profile := range []string{component.Default, component.Harvester} {
+		t.Run(profile, func(t *testing.T) { sets[profile] = testComponents(t, profile) })
+	}
+	if sets[component.Default] >= sets[component.Harvester] {
+		t.Errorf("components of the profiles: %v", sets)
+	}
+}
+
+// testComponents returns the number of components of a profile.
+func testComponents(t *testing.T, profile string) int {
+	env := &component.Env{Name: "test", Profile: profile, Dir: t.TempDir(), Executable: "/sandbox", Families: map[string]string{}}
 	built := map[string]bool{"/sandbox": true, "/usr/local/sbin/iscsid": true, "/usr/bin/unshare": true}
-	for _, f := range build.Families() {
+	for _, f := range build.FamiliesOf(profile) {
 		env.Families[f.Name] = "/cache/" + f.Name
 		for _, p := range f.Programs {
 			built[env.Binary(f.Name, p.Name)] = true
@@ -59,6 +70,7 @@ func TestComponents(t *testing.T) {
 			t.Errorf("%s is called %s and runs %s", c.Name, c.Role, c.Path)
 		}
 	}
+	return len(set)
 }
 
 func TestManifestsDecode(t *testing.T) {

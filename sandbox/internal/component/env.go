@@ -30,6 +30,8 @@ const (
 type Env struct {
 	// Name is the instance's name.
 	Name string `json:"name"`
+	// Profile says what runs in the instance: Default or Harvester.
+	Profile string `json:"profile"`
 	// Dir is the instance's state directory.
 	Dir string `json:"dir"`
 	// Executable is the sandbox program itself, for stand-ins ("sandbox standin ...").

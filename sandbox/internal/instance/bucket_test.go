@@ -15,7 +15,7 @@ func TestBucketIsHiddenAndShown(t *testing.T) {
 	if err := i.HideBucket(false); err == nil {
 		t.Error("hidden without an instance")
 	}
-	if _, err := i.create(nil, 1, nil); err != nil {
+	if _, err := i.create(UpOptions{}, 1); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(i.bucket(), "folder", "file")

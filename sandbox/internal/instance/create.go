@@ -19,7 +19,7 @@ import (
 const Bucket = "vmbackup"
 
 // create lays out the state directory of a new instance. apiPort is already held by the caller.
-func (i *Instance) create(families map[string]string, apiPort int, s3From *Instance) (*component.Env, error) {
+func (i *Instance) create(o UpOptions, apiPort int) (*component.Env, error) {
 	if err := i.remove(); err != nil {
 		return nil, err
 	}
@@ -37,9 +37,10 @@ func (i *Instance) create(families map[string]string, apiPort int, s3From *Insta
 	}
 	env := &component.Env{
 		Name:        i.Name,
+		Profile:     o.Profile,
 		Dir:         i.Dir,
 		Executable:  i.path("bin", "sandbox"),
-		Families:    families,
+		Families:    o.Families,
 		APIHostPort: apiPort,
 		S3Bucket:    Bucket,
 	}
@@ -47,7 +48,7 @@ func (i *Instance) create(families map[string]string, apiPort int, s3From *Insta
 	if err := copySelf(env.Executable); err != nil {
 		return nil, err
 	}
-	if err := i.shareOrCreateS3(env, s3From); err != nil {
+	if err := i.shareOrCreateS3(env, o.S3From); err != nil {
 		return nil, err
 	}
 	if err := i.createPKI(env); err != nil {

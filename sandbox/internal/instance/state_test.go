@@ -100,7 +100,7 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	if err := i.Down(t.Context()); err == nil || !strings.Contains(err.Error(), "not the state of a sandbox") {
 		t.Errorf("down: %v", err)
 	}
-	if _, err := i.create(nil, 1, nil); err == nil {
+	if _, err := i.create(UpOptions{}, 1); err == nil {
 		t.Error("created over a foreign directory")
 	}
 	if all, err := List(filepath.Dir(i.Dir)); err != nil || len(all) != 0 {
@@ -113,7 +113,7 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 
 func TestCreateAndShareS3(t *testing.T) {
 	first := newInstance(t)
-	env, err := first.create(map[string]string{"f": "/entry"}, 1234, nil)
+	env, err := first.create(UpOptions{Families: map[string]string{"f": "/entry"}}, 1234)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestCreateAndShareS3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := second.create(nil, 1235, first); !errors.Is(err, ErrNotRunning) {
+	if _, err := second.create(UpOptions{S3From: first}, 1235); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("shared the S3 server of an instance that does not run: %v", err)
 	}
 	lock, err := first.lock()
@@ -136,7 +136,7 @@ func TestCreateAndShareS3(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	shared, err := second.create(nil, 1235, first)
+	shared, err := second.create(UpOptions{S3From: first}, 1235)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,8 @@ import (
 
 // UpOptions says what to bring up.
 type UpOptions struct {
+	// Profile says what runs in the instance, e.g. component.Default.
+	Profile string
 	// Families are the entries of the build cache.
 	Families map[string]string
 	// S3From shares the S3 server of another running instance; nil starts an own one.
@@ -58,7 +60,7 @@ func (i *Instance) Up(ctx context.Context, o UpOptions) error {
 		return err
 	}
 	defer apiListener.Close()
-	if _, err := i.create(o.Families, apiListener.Addr().(*net.TCPAddr).Port, o.S3From); err != nil {
+	if _, err := i.create(o, apiListener.Addr().(*net.TCPAddr).Port); err != nil {
 		return fmt.Errorf("instance %s: %w", i.Name, err)
 	}
 	monitor, err := i.startMonitor(lock, apiListener.(*net.TCPListener))

@@ -23,6 +23,9 @@ const (
 
 const apiURL = "https://127.0.0.1:10443"
 
+// Objects is the component after which KubeVirt's kinds are defined.
+const Objects = objectsTask
+
 // Names of the components.
 const (
 	objectsTask  = "kubevirt-objects"
