@@ -39,13 +39,14 @@ type Catalog struct {
 	journal journal.Store
 	target  Target
 	restore DecodeRestore
+	foreign Foreign
 }
 
 var _ vmbackup.Catalog = (*Catalog)(nil)
 
 // New returns a catalog of the journal's records and the target's files.
 func New(store journal.Store, t Target, restore DecodeRestore) *Catalog {
-	return &Catalog{journal: store, target: t, restore: restore}
+	return &Catalog{journal: store, target: t, restore: restore, foreign: none{}}
 }
 
 // found is a backup as one source knows it.
@@ -53,6 +54,8 @@ type found struct {
 	record *metadata.Record
 	// when orders the listing: when the backup began, or what is nearest to it.
 	when time.Time
+	// foreign is a backup that the journal does not know; the record is its view alone.
+	foreign bool
 }
 
 func (f *found) backup() *vmbackup.Backup { return &f.record.Backup }
@@ -131,6 +134,7 @@ func (c *Catalog) find(ctx context.Context, opts vmbackup.ListOptions) ([]*found
 	case clusterErr != nil:
 		warnings = append(warnings, "records in the cluster not looked at: "+clusterErr.Error())
 	}
+	cluster = listing.withoutPoorer(cluster)
 	cluster, judged, err := c.judge(ctx, cluster, listing)
 	if err != nil {
 		return nil, nil, err
@@ -153,7 +157,8 @@ func (c *Catalog) inCluster(ctx context.Context, opts vmbackup.ListOptions) ([]*
 		return nil, nil, err
 	}
 	list, warnings := ofEntries(entries)
-	return list, warnings, nil
+	list, warnings = c.addForeign(ctx, opts.Namespace, list, warnings)
+	return list, warnings, ctx.Err()
 }
 
 // ofEntries reads entries; one that cannot be read is a warning.
@@ -226,6 +231,12 @@ func (c *Catalog) Record(ctx context.Context, ref vmbackup.Ref, source vmbackup.
 				return f.record, nil
 			}
 		}
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+			var record *metadata.Record
+			if record, err = c.foreign.Record(ctx, ref); err == nil {
+				return c.richer(ctx, record, source), nil
+			}
+		}
 		if source == vmbackup.SourceCluster || ctx.Err() != nil {
 			return nil, err
 		}
@@ -278,8 +289,14 @@ func missing(ref vmbackup.Ref, source vmbackup.Source) error {
 		WithHint("see what is there with: kubectl vmbackup list -A --from all")
 }
 
-// WatchBackup implements vmbackup.Catalog: it follows the record in the cluster.
+// WatchBackup implements vmbackup.Catalog: it follows the record in the cluster, or
+// else the object of the foreign controllers.
 func (c *Catalog) WatchBackup(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Backup) bool) error {
+	if _, err := c.journal.Get(ctx, journal.KindBackup, ref); vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		if _, err := c.foreign.Record(ctx, ref); err == nil {
+			return c.foreign.Watch(ctx, ref, changed)
+		}
+	}
 	return c.journal.Watch(ctx, journal.KindBackup, ref, func(e journal.Entry) (bool, error) {
 		f, err := ofEntry(e)
 		if err != nil {

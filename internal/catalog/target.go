@@ -333,6 +333,10 @@ func (c *Catalog) judge(ctx context.Context, cluster []*found, l *listing) ([]*f
 	}
 	var gone []*found
 	for _, i := range suspects {
+		if cluster[i].foreign {
+			doubt(cluster[i].backup(), l.store, proven)
+			continue
+		}
 		// It may have been deleted since its record was read.
 		e, err := c.journal.Get(ctx, journal.KindBackup, cluster[i].backup().Ref())
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {

@@ -12,10 +12,10 @@ import (
 )
 
 // DeepCopyObject implements runtime.Object.
-func (o *VirtualMachineBackup) DeepCopyObject() runtime.Object {
-	c := *o
-	o.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
-	c.Spec = o.Spec.copied()
+func (b *VirtualMachineBackup) DeepCopyObject() runtime.Object {
+	c := *b
+	b.DeepCopyInto(&c.ObjectMeta)
+	c.Spec = b.Spec.copied()
 	s := &c.Status
 	s.SourceUID = pointer(s.SourceUID)
 	s.CreationTime = s.CreationTime.DeepCopy()
@@ -36,7 +36,7 @@ func (o *VirtualMachineBackup) DeepCopyObject() runtime.Object {
 // DeepCopyObject implements runtime.Object.
 func (o *VirtualMachineRestore) DeepCopyObject() runtime.Object {
 	c := *o
-	o.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	o.DeepCopyInto(&c.ObjectMeta)
 	c.Spec.Target.APIGroup = pointer(o.Spec.Target.APIGroup)
 	s := &c.Status
 	s.VolumeRestores = each(s.VolumeRestores, VolumeRestore.copied)
@@ -51,7 +51,7 @@ func (o *VirtualMachineRestore) DeepCopyObject() runtime.Object {
 // DeepCopyObject implements runtime.Object.
 func (o *VirtualMachineImage) DeepCopyObject() runtime.Object {
 	c := *o
-	o.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	o.DeepCopyInto(&c.ObjectMeta)
 	c.Spec.StorageClassParameters = maps.Clone(o.Spec.StorageClassParameters)
 	c.Spec.Retry = pointer(o.Spec.Retry)
 	c.Spec.SecurityParameters = pointer(o.Spec.SecurityParameters)
@@ -63,7 +63,7 @@ func (o *VirtualMachineImage) DeepCopyObject() runtime.Object {
 // DeepCopyObject implements runtime.Object.
 func (o *ScheduleVMBackup) DeepCopyObject() runtime.Object {
 	c := *o
-	o.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	o.DeepCopyInto(&c.ObjectMeta)
 	c.Spec.VMBackup = o.Spec.VMBackup.copied()
 	c.Status.VMBackupInfo = each(o.Status.VMBackupInfo, VMBackupInfo.copied)
 	c.Status.Conditions = slices.Clone(o.Status.Conditions)
@@ -71,45 +71,45 @@ func (o *ScheduleVMBackup) DeepCopyObject() runtime.Object {
 }
 
 // DeepCopyObject implements runtime.Object.
-func (o *Setting) DeepCopyObject() runtime.Object {
-	c := *o
-	o.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
-	c.Status.Conditions = slices.Clone(o.Status.Conditions)
+func (s *Setting) DeepCopyObject() runtime.Object {
+	c := *s
+	s.DeepCopyInto(&c.ObjectMeta)
+	c.Status.Conditions = slices.Clone(s.Status.Conditions)
 	return &c
 }
 
 // DeepCopyObject implements runtime.Object.
 func (l *VirtualMachineBackupList) DeepCopyObject() runtime.Object {
 	c := &VirtualMachineBackupList{TypeMeta: l.TypeMeta, Items: items(l.Items)}
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return c
 }
 
 // DeepCopyObject implements runtime.Object.
 func (l *VirtualMachineRestoreList) DeepCopyObject() runtime.Object {
 	c := &VirtualMachineRestoreList{TypeMeta: l.TypeMeta, Items: items(l.Items)}
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return c
 }
 
 // DeepCopyObject implements runtime.Object.
 func (l *VirtualMachineImageList) DeepCopyObject() runtime.Object {
 	c := &VirtualMachineImageList{TypeMeta: l.TypeMeta, Items: items(l.Items)}
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return c
 }
 
 // DeepCopyObject implements runtime.Object.
 func (l *ScheduleVMBackupList) DeepCopyObject() runtime.Object {
 	c := &ScheduleVMBackupList{TypeMeta: l.TypeMeta, Items: items(l.Items)}
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return c
 }
 
 // DeepCopyObject implements runtime.Object.
 func (l *SettingList) DeepCopyObject() runtime.Object {
 	c := &SettingList{TypeMeta: l.TypeMeta, Items: items(l.Items)}
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return c
 }
 
@@ -124,14 +124,14 @@ func (s SourceSpec) copied() SourceSpec {
 	return SourceSpec{ObjectMeta: m, Spec: slices.Clone(s.Spec)}
 }
 
-func (v VolumeBackup) copied() VolumeBackup {
-	v.Name = pointer(v.Name)
-	v.CreationTime = v.CreationTime.DeepCopy()
-	v.PersistentVolumeClaim = v.PersistentVolumeClaim.copied()
-	v.LonghornBackupName = pointer(v.LonghornBackupName)
-	v.ReadyToUse = pointer(v.ReadyToUse)
-	v.Error = v.Error.copied()
-	return v
+func (b VolumeBackup) copied() VolumeBackup {
+	b.Name = pointer(b.Name)
+	b.CreationTime = b.CreationTime.DeepCopy()
+	b.PersistentVolumeClaim = b.PersistentVolumeClaim.copied()
+	b.LonghornBackupName = pointer(b.LonghornBackupName)
+	b.ReadyToUse = pointer(b.ReadyToUse)
+	b.Error = b.Error.copied()
+	return b
 }
 
 func (s SecretBackup) copied() SecretBackup {

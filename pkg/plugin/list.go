@@ -59,9 +59,11 @@ func (g *globals) newList() *cobra.Command {
 		Short:   "List backups or restores",
 		Long: `List backups or restores, newest first.
 
-Backups are found in the cluster's records and, with --from target or all, in
-the files on the backup target. Parts that cannot be read are warnings and hide
-nothing; the exit code is then 3.`,
+Backups are found in the cluster's records, among those of Harvester's own
+controllers where they run, and, with --from target or all, in the files on the
+backup target. One of Harvester's is Ready here only when its description is on
+the target and Longhorn shows every upload of it as completed. Parts that cannot
+be read are warnings and hide nothing; the exit code is then 3.`,
 		Example:   listExample,
 		Args:      usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgs: []string{listBackups, listRestores},

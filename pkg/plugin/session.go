@@ -60,7 +60,7 @@ func (g *globals) newSession(targetName string) (*session, error) {
 	if targetName == "" {
 		targetName = vmbackup.DefaultTarget
 	}
-	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore)
+	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore).With(catalog.Harvester(clients))
 	return &session{
 		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
 		engine: direct.New(clients, store, found, open, g.clock),

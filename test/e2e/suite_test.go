@@ -97,19 +97,7 @@ func newSuite(t *testing.T) *suite {
 	if name := os.Getenv(envInstance); name != "" {
 		s.instance = name
 	} else {
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-			defer cancel()
-			if t.Failed() {
-				s.tellComponents(ctx, t)
-			}
-			if got := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "down"); got.code != 0 {
-				t.Errorf("sandbox down: %s", got)
-			}
-		})
-		began := time.Now()
-		s.runSandbox(t, "up", "--timeout", "10m")
-		t.Logf("sandbox up in %.0f s", time.Since(began).Seconds())
+		s.startSandbox(t)
 	}
 	s.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(s.kubeconfig, []byte(s.runSandbox(t, "kubeconfig")), 0o600); err != nil {
@@ -128,6 +116,24 @@ func newSuite(t *testing.T) *suite {
 	}
 	t.Logf("seeded in %.0f s", time.Since(began).Seconds())
 	return s
+}
+
+// startSandbox starts the suite's own sandbox, which ends with the test.
+func (s *suite) startSandbox(t *testing.T, flags ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if t.Failed() {
+			s.tellComponents(ctx, t)
+		}
+		if got := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "down"); got.code != 0 {
+			t.Errorf("sandbox down: %s", got)
+		}
+	})
+	began := time.Now()
+	s.runSandbox(t, append([]string{"up", "--timeout", "10m"}, flags...)...)
+	t.Logf("sandbox up in %.0f s", time.Since(began).Seconds())
 }
 
 // program is a file that can be run: the one that the environment names, or the usual one.

@@ -47,6 +47,9 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 	if err != nil {
 		return nil, err
 	}
+	if err := ownDeletion(backup); err != nil {
+		return nil, err
+	}
 	plan := &vmbackup.DeletePlan{Request: req, Backup: backup, State: own}
 	if err := e.notBeingRestored(ctx, req.Backup); err != nil {
 		return nil, err

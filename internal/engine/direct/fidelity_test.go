@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -26,7 +27,7 @@ import (
 type lookup struct{ *cluster }
 
 func (l lookup) Serves(_ context.Context, resource schema.GroupVersionResource) (bool, error) {
-	return resource != dataVolumeResource || l.dataVolumes, nil
+	return resource.Group != harvester.Group && (resource != dataVolumeResource || l.dataVolumes), nil
 }
 
 func (l lookup) Exists(_ context.Context, resource schema.GroupVersionResource, namespace, name string) (bool, error) {

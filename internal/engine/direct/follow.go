@@ -20,6 +20,9 @@ func (e *Engine) Observe(ctx context.Context, backup *vmbackup.Backup) error {
 	if backup.Status.Phase != vmbackup.PhaseRunning || backup.Spec.Type != vmbackup.TypeBackup {
 		return nil
 	}
+	if backup.Status.Engine == vmbackup.EngineHarvester {
+		return nil // its object tells
+	}
 	record, err := e.records.Record(ctx, backup.Ref(), vmbackup.SourceCluster)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ package direct
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -172,7 +171,10 @@ func (r *restoreRun) start(ctx context.Context) error {
 		return nil
 	}
 	vm := vmbackup.Ref{Namespace: r.namespace(), Name: r.restore().Spec.TargetName}
-	patch := fmt.Appendf(nil, `{"spec":{"runStrategy":%q}}`, strategy)
+	patch, err := r.engine.startPatch(ctx, strategy)
+	if err != nil {
+		return err
+	}
 	if err := r.engine.clients.VMs.Patch(ctx, vm.Namespace, vm.Name, patch); err != nil {
 		return kube.Error(err, "start", "VirtualMachine "+vm.String())
 	}
@@ -188,7 +190,7 @@ func (r *restoreRun) start(ctx context.Context) error {
 	defer cancel()
 	told := ""
 	one := kube.One(r.engine.clients.KubeVirt.KubevirtV1().VirtualMachines(vm.Namespace), vm.Name)
-	err := kube.WaitFor(waiting, one, "VirtualMachine "+vm.String()+" to run", func(m *kubevirtv1.VirtualMachine) (bool, error) {
+	err = kube.WaitFor(waiting, one, "VirtualMachine "+vm.String()+" to run", func(m *kubevirtv1.VirtualMachine) (bool, error) {
 		if m.Status.Ready {
 			return true, nil
 		}

@@ -40,6 +40,9 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if err := restorable(backup, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
+	if err := described(record); err != nil {
+		return nil, err
+	}
 	if req.ToName == "" {
 		req.ToName = backup.Spec.VM
 	}

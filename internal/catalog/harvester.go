@@ -1,0 +1,196 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// page is how many of Harvester's backups are asked for at once: each holds a whole machine.
+const page = 500
+
+// harvesterBackups is Foreign over Harvester's VirtualMachineBackups.
+type harvesterBackups struct{ clients *kube.Clients }
+
+// Harvester knows the backups of Harvester's controllers, where a cluster has them.
+func Harvester(clients *kube.Clients) Foreign { return harvesterBackups{clients} }
+
+// Backups implements Foreign.
+func (h harvesterBackups) Backups(ctx context.Context, namespace string) ([]vmbackup.Backup, error) {
+	var objects []harvester.VirtualMachineBackup
+	opts := metav1.ListOptions{Limit: page}
+	for {
+		list, err := h.clients.Harvester.Backups(namespace).List(ctx, opts)
+		if err != nil {
+			if h.absent(ctx, err) {
+				return nil, nil
+			}
+			return nil, kube.Error(err, "list", "VirtualMachineBackups of Harvester")
+		}
+		objects = append(objects, list.Items...)
+		if list.Continue == "" {
+			break
+		}
+		opts.Continue = list.Continue
+	}
+	if len(objects) == 0 {
+		return nil, nil
+	}
+	evidence := h.evidence(ctx, objects)
+	views := make([]vmbackup.Backup, 0, len(objects))
+	for i := range objects {
+		views = append(views, *objects[i].View(evidence))
+	}
+	return views, ctx.Err()
+}
+
+// Record implements Foreign.
+func (h harvesterBackups) Record(ctx context.Context, ref vmbackup.Ref) (*metadata.Record, error) {
+	object, err := h.clients.Harvester.Backups(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || (err != nil && h.absent(ctx, err)) {
+		return nil, missing(ref, vmbackup.SourceCluster)
+	}
+	if err != nil {
+		return nil, kube.Error(err, "read", what(ref))
+	}
+	return object.Record(h.evidence(ctx, []harvester.VirtualMachineBackup{*object}))
+}
+
+// absent reports whether the cluster is not Harvester's. The API server refuses a
+// user without rights before it says that it does not know the kind.
+func (h harvesterBackups) absent(ctx context.Context, err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	if !apierrors.IsForbidden(err) {
+		return false
+	}
+	served, err := h.clients.Lookup.Serves(ctx, harvester.GroupVersion().WithResource(harvester.BackupResource))
+	return err == nil && !served
+}
+
+// evidence looks at what the views rest on, when one of the backups needs it. A
+// user may not be allowed to: then the views say so.
+func (h harvesterBackups) evidence(ctx context.Context, backups []harvester.VirtualMachineBackup) harvester.Evidence {
+	e := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
+	if !needsEvidence(backups) {
+		return e
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		setting, err := h.clients.Harvester.Settings().Get(gctx, harvester.BackupTargetSetting, metav1.GetOptions{})
+		if err != nil {
+			return kube.Error(err, "read", "Harvester's setting "+harvester.BackupTargetSetting)
+		}
+		e.Target, err = harvester.DecodeTarget(setting)
+		return err
+	})
+	g.Go(func() error {
+		list, err := h.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(gctx, metav1.ListOptions{})
+		if err != nil {
+			return kube.Error(err, "list", "Longhorn Backups")
+		}
+		e.Backups = make(map[string]*longhornv1.Backup, len(list.Items))
+		for i := range list.Items {
+			e.Backups[list.Items[i].Name] = &list.Items[i]
+		}
+		return nil
+	})
+	g.Go(func() error {
+		list, err := h.clients.Longhorn.LonghornV1beta2().BackupBackingImages(kube.LonghornNamespace).List(gctx, metav1.ListOptions{})
+		if err != nil {
+			return kube.Error(err, "list", "Longhorn BackupBackingImages")
+		}
+		e.Images = make(map[string]*longhornv1.BackupBackingImage, len(list.Items))
+		for i := range list.Items {
+			// One of another target, or one that failed, does not hide a good one.
+			if had := e.Images[list.Items[i].Status.BackingImage]; had == nil || had.Status.State != longhornv1.BackupStateCompleted {
+				e.Images[list.Items[i].Status.BackingImage] = &list.Items[i]
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return harvester.Evidence{TargetName: e.TargetName, Unseen: err.Error()}
+	}
+	return e
+}
+
+// needsEvidence says whether a backup has data on a target, of which Longhorn knows more.
+func needsEvidence(backups []harvester.VirtualMachineBackup) bool {
+	for i := range backups {
+		if backups[i].Spec.Type != harvester.TypeSnapshot && len(backups[i].Status.VolumeBackups) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// errSeen ends all watches of a backup when one of them has seen the end.
+var errSeen = errors.New("seen")
+
+// Watch implements Foreign. Longhorn's backups are watched too: Harvester says
+// Ready before their uploads end.
+func (h harvesterBackups) Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Backup) bool) error {
+	var mu sync.Mutex // changed is called for one change after the other
+	look := func(object *harvester.VirtualMachineBackup) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if changed(object.View(h.evidence(ctx, []harvester.VirtualMachineBackup{*object}))) {
+			return errSeen
+		}
+		return nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return kube.WaitFor(gctx, kube.One(h.clients.Harvester.Backups(ref.Namespace), ref.Name), what(ref),
+			func(object *harvester.VirtualMachineBackup) (bool, error) { return false, look(object) })
+	})
+	again := func() error {
+		object, err := h.clients.Harvester.Backups(ref.Namespace).Get(gctx, ref.Name, metav1.GetOptions{})
+		if err != nil {
+			return nil //nolint:nilerr // the watch of the object tells of it
+		}
+		return look(object)
+	}
+	longhorn := h.clients.Longhorn.LonghornV1beta2()
+	g.Go(func() error {
+		return withRights(kube.WatchAll(gctx, kube.Select(longhorn.Backups(kube.LonghornNamespace), metav1.ListOptions{}),
+			"Longhorn Backups", func([]*longhornv1.Backup) (bool, error) { return false, again() }))
+	})
+	g.Go(func() error {
+		return withRights(kube.WatchAll(gctx, kube.Select(longhorn.BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{}),
+			"Longhorn BackupBackingImages", func([]*longhornv1.BackupBackingImage) (bool, error) { return false, again() }))
+	})
+	if err := g.Wait(); !errors.Is(err, errSeen) {
+		return err
+	}
+	return nil
+}
+
+// withRights drops the error of a watch that the user has no right to: the object
+// is followed then, and says of itself that it could not be checked.
+func withRights(err error) error {
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonForbidden {
+		return nil
+	}
+	return err
+}
+
+func what(ref vmbackup.Ref) string {
+	return fmt.Sprintf("%s.%s %s", harvester.BackupResource, harvester.Group, ref)
+}

@@ -1,0 +1,52 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package direct
+
+import (
+	"context"
+	"fmt"
+
+	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// ownDeletion refuses to delete what Harvester's controllers keep in this cluster:
+// they remove the data themselves when their object is deleted, and would call a
+// backup damaged whose data is taken from under it.
+func ownDeletion(b *vmbackup.Backup) error {
+	if b.Status.Engine != vmbackup.EngineHarvester {
+		return nil
+	}
+	return vmbackup.Errorf(vmbackup.ReasonConflict, "backup %s is kept by Harvester, which removes its data with its object; nothing was deleted", b.Ref()).
+		WithHint("delete it with: kubectl delete %s.%s %s -n %s", harvester.BackupResource, harvester.Group, b.Metadata.Name, b.Metadata.Namespace)
+}
+
+// described refuses a backup of which only a view is known: a snapshot that
+// Harvester keeps, which lies in the volumes and has no description.
+func described(record *metadata.Record) error {
+	if len(record.VM) > 0 {
+		return nil
+	}
+	b := &record.Backup
+	return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "backup %s is a snapshot that Harvester keeps in the volumes, and only Harvester can restore it", b.Ref()).
+		WithHint("restore it in Harvester's UI, or with an object of %s.%s; a backup of type backup can be restored here", harvester.RestoreResource, harvester.Group)
+}
+
+// startPatch gives a halted machine its run strategy. On Harvester an admission
+// webhook puts in what this annotation says, or RerunOnFailure, instead of the
+// strategy that is asked for.
+func (e *Engine) startPatch(ctx context.Context, strategy kubevirtv1.VirtualMachineRunStrategy) ([]byte, error) {
+	served, err := e.clients.Lookup.Serves(ctx, harvester.GroupVersion().WithResource(harvester.BackupResource))
+	if err != nil {
+		return nil, kube.Error(err, "ask for the kinds of", harvester.Group)
+	}
+	if !served {
+		return fmt.Appendf(nil, `{"spec":{"runStrategy":%q}}`, strategy), nil
+	}
+	return fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}},"spec":{"runStrategy":%q}}`, harvester.RunStrategyAnnotation, strategy, strategy), nil
+}
