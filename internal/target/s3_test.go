@@ -110,6 +110,7 @@ func TestS3Errors(t *testing.T) {
 		{301, "PermanentRedirect", vmbackup.ReasonTargetUnavailable, []string{"region"}},
 		{501, "NotImplemented", vmbackup.ReasonTargetUnavailable, nil},
 		{409, "QuotaExceeded", vmbackup.ReasonTargetUnavailable, []string{"no room"}},
+		{507, "InsufficientStorage", vmbackup.ReasonTargetUnavailable, []string{"no room"}},
 		{507, "XMinioStorageFull", vmbackup.ReasonTargetUnavailable, []string{"no room"}},
 	} {
 		t.Run(test.code, func(t *testing.T) {

@@ -63,7 +63,7 @@ func (s *s3Store) classify(answer minio.ErrorResponse) (vmbackup.Reason, string)
 
 // fullCodes are what servers say when their disk or the bucket's quota is full.
 func fullCodes() []string {
-	return []string{"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "ServiceQuotaExceededException"}
+	return []string{"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "ServiceQuotaExceededException"}
 }
 
 // connectHint says what to look at when there was no answer.

@@ -60,9 +60,11 @@ func (r *backupRun) targetNow(ctx context.Context) error {
 // words are those of the clients of S3, NFS and others for a server that is away.
 // They widen what is tried again from the same snapshots, and decide nothing else.
 func saysTarget(message string) bool {
+	message = strings.ToLower(message)
 	for _, words := range []string{
-		"connection refused", "connection reset", "no such host", "no route to host", "i/o timeout", "send request failed", "request send failed", "RequestError", "AWS HTTP Error", "NoSuchBucket", "SlowDown",
-		"ServiceUnavailable", "InternalError", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "backup target", "stale file handle", "no space left", "QuotaExceeded",
+		"connection refused", "connection reset", "no such host", "no route to host", "i/o timeout", "send request failed", "request send failed", "requesterror", "aws http error",
+		"nosuchbucket", "slowdown", "serviceunavailable", "internalerror", "accessdenied", "signaturedoesnotmatch", "invalidaccesskeyid", "backup target", "stale file handle",
+		"no space left", "insufficientstorage", "storagefull", "quotaexceeded",
 	} {
 		if strings.Contains(message, words) {
 			return true

@@ -217,16 +217,23 @@ func (r *backupRun) causes(ctx context.Context, v *vmbackup.BackupVolume) []stri
 	if err != nil {
 		return causes
 	}
+	began := time.Time{}
+	if at := r.backup().Status.StartedAt; at != nil {
+		began = at.Truncate(time.Second) // events have whole seconds
+	}
 	const most = 3
 	slices.SortStableFunc(events.Items, func(a, b corev1.Event) int { return b.LastTimestamp.Compare(a.LastTimestamp.Time) })
 	seen := 0
 	for _, e := range events.Items {
 		name := e.InvolvedObject.Name
 		ofVolume := name == v.LonghornVolume || strings.HasPrefix(name, v.LonghornVolume+"-")
+		if e.LastTimestamp.Time.Before(began) {
+			break // of what came before this backup
+		}
 		if e.Type != corev1.EventTypeWarning || !ofVolume && name != v.LonghornBackup || strings.Contains(e.Message, v.Message) || slices.Contains(causes, e.Message) {
 			continue
 		}
-		if causes, seen = append(causes, e.Reason+" "+name+": "+e.Message), seen+1; seen == most {
+		if causes, seen = append(causes, e.Reason+" "+name+": "+kube.Brief(e.Message)), seen+1; seen == most {
 			break
 		}
 	}

@@ -110,6 +110,22 @@ func TestTargetAwayForAMoment(t *testing.T) {
 	})
 }
 
+func TestFailuresOfTheTarget(t *testing.T) {
+	for message, want := range map[string]bool{
+		"failed to put object: blocks/a7.blk: AWS Error: InsufficientStorage No space left on device.":                        true,
+		"AWS HTTP Error: 0 request send failed, Get \"http://127.0.0.1:9000/b?list-type=2\": EOF":                             true,
+		"cannot create backup config: AWS Error: NoSuchBucket The specified bucket does not exist":                            true,
+		"failed to execute: /usr/bin/mount nfs: mount.nfs: Connection refused":                                                true,
+		"failed waiting for the engine pvc-1-e-0 to be running before enabling backup monitor":                                false,
+		"backing image b checksum a in the backing image backup is not equal to the checksum c in the existing backing image": false,
+		"": false,
+	} {
+		if got := saysTarget(message); got != want {
+			t.Errorf("%q: %t", message, got)
+		}
+	}
+}
+
 // Without its snapshot there is nothing to upload again.
 func TestFailedUploadWithoutSnapshot(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
@@ -267,15 +283,16 @@ func TestUploadThatDoesNotBegin(t *testing.T) {
 func TestCausesOfAFailedUpload(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.fails("pvc-web-data", "replica r-1 is corrupt")
-		event := func(name, object, message string) {
+		event := func(name, object, message string, at time.Time) {
 			c.put("events", &corev1.Event{
 				ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: name}, Type: corev1.EventTypeWarning, Reason: "Faulted", Message: message,
-				InvolvedObject: corev1.ObjectReference{Name: object}, LastTimestamp: metav1.NewTime(time.Now()),
+				InvolvedObject: corev1.ObjectReference{Name: object}, LastTimestamp: metav1.NewTime(at),
 			})
 		}
-		event("1", "pvc-web-data-r-0", "disk of node n1 is read only")
-		event("2", "pvc-web-database", "of another volume")
-		event("3", "pvc-other", "of another volume")
+		event("1", "pvc-web-data-r-0", "disk of node n1 is read only", time.Now().Add(time.Second))
+		event("2", "pvc-web-database", "of another volume", time.Now().Add(time.Second))
+		event("3", "pvc-other", "of another volume", time.Now().Add(time.Second))
+		event("4", "pvc-web-data", "of another volume's time", time.Now().Add(-time.Hour))
 		c.start(request())
 		_, err := c.run(t.Context())
 		e := failure(t, err, vmbackup.ReasonBackupFailed)
