@@ -86,7 +86,7 @@ func (e *Engine) capture(ctx context.Context, ref vmbackup.Ref) (*capture, error
 		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "VirtualMachine %s has no volume on a PersistentVolumeClaim, so there is no data to back up", ref).
 			WithHint("save the manifest alone with: kubectl get virtualmachines.kubevirt.io %s -n %s -o yaml", ref.Name, ref.Namespace)
 	}
-	c.warnings = append(refs.warnings, shared(c.vm)...)
+	c.warnings = slices.Concat(refs.warnings, shared(c.vm))
 
 	c.volumes = make([]capturedVolume, len(refs.claims))
 	secrets := make([]*corev1.Secret, len(refs.secrets))

@@ -122,7 +122,10 @@ func (e *editor) dropLost(n *renaming) {
 // are neither in the backup nor in the namespace: without them it does not start.
 func (e *Engine) missingParts(ctx context.Context, vm json.RawMessage, n *renaming) ([]string, error) {
 	machine := &kubevirtv1.VirtualMachine{}
-	if json.Unmarshal(vm, machine) != nil || machine.Spec.Template == nil {
+	if err := json.Unmarshal(vm, machine); err != nil {
+		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the machine in backup %s cannot be read: %w", n.backup, err)
+	}
+	if machine.Spec.Template == nil {
 		return nil, nil // the API server says what is wrong with it
 	}
 	refs := referencesOf(machine)

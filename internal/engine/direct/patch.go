@@ -44,8 +44,12 @@ func (e *editor) patch(n *renaming) error {
 		return refused(errors.New("it takes away the machine's template"))
 	}
 	for _, path := range [][]string{
-		{"apiVersion"}, {"kind"}, {"metadata", "name"}, {"metadata", "namespace"},
-		{"metadata", "annotations", AnnotationRestoredFrom}, {"metadata", "annotations", LabelOperation},
+		{"apiVersion"},
+		{"kind"},
+		{"metadata", "name"},
+		{"metadata", "namespace"},
+		{"metadata", "annotations", AnnotationRestoredFrom},
+		{"metadata", "annotations", LabelOperation},
 	} {
 		was, is := e.text(path...), patched.text(path...)
 		if was != is {
