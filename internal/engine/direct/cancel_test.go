@@ -54,8 +54,11 @@ func TestCancelOfABackupThatRuns(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				tc.set(c)
 				c.start(request())
-				var canceled error
-				time.AfterFunc(tc.when, func() { _, canceled = c.cancelBackup() })
+				canceled := make(chan error, 1)
+				time.AfterFunc(tc.when, func() {
+					_, err := c.cancelBackup()
+					canceled <- err
+				})
 				b, err := c.run(t.Context())
 				e := failure(t, err, vmbackup.ReasonCanceled)
 				if e.Preflight || !strings.Contains(e.Message, "is being canceled") || b.Status.Phase != vmbackup.PhaseCanceled || b.Status.Ready {
@@ -63,8 +66,8 @@ func TestCancelOfABackupThatRuns(t *testing.T) {
 				}
 				wantSame(t, "result", c.events.told(vmbackup.EventResult), []string{"result Canceled Canceled"})
 				c.pass(5 * time.Minute)
-				if canceled != nil {
-					t.Fatal(canceled)
+				if err := <-canceled; err != nil {
+					t.Fatal(err)
 				}
 				c.nothingLeft()
 				status := c.record(b1).Backup.Status
@@ -217,10 +220,13 @@ func TestCancelOfARestoreThatRuns(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.complete()
 		c.startRestore(restoreRequest())
-		var canceled error
+		canceled := make(chan error, 1)
 		c.events.on = func(e vmbackup.Event) {
 			if e.Step == "data" && e.Type == vmbackup.EventStep && e.State == vmbackup.StateRunning {
-				time.AfterFunc(time.Second, func() { _, canceled = c.cancelRestore(r1) })
+				time.AfterFunc(time.Second, func() {
+					_, err := c.cancelRestore(r1)
+					canceled <- err
+				})
 			}
 		}
 		r, err := c.runRestore(t.Context())
@@ -229,8 +235,8 @@ func TestCancelOfARestoreThatRuns(t *testing.T) {
 			t.Errorf("%s: %+v", r.Status.Phase, e)
 		}
 		c.settle()
-		if canceled != nil || c.has("virtualmachines", "other", "web") || c.restoreEntry().Restore.Status.Phase != vmbackup.PhaseCanceled {
-			t.Errorf("%v, %v", canceled, c.names("virtualmachines"))
+		if err := <-canceled; err != nil || c.has("virtualmachines", "other", "web") || c.restoreEntry().Restore.Status.Phase != vmbackup.PhaseCanceled {
+			t.Errorf("%v, %v", err, c.names("virtualmachines"))
 		}
 		wantSame(t, "claims", c.names("persistentvolumeclaims"), []string{"web-data", "web-root"})
 	})

@@ -286,16 +286,16 @@ func TestRunStopsWhenItsBackupIsDeleted(t *testing.T) {
 		c.uploadTakes = time.Hour
 		c.start(request())
 		began := time.Now()
-		var deleted error
-		time.AfterFunc(10*time.Second, func() { deleted = c.discard(deleteRequest()) })
+		deleted := make(chan error, 1)
+		time.AfterFunc(10*time.Second, func() { deleted <- c.discard(deleteRequest()) })
 		b, err := c.run(t.Context())
 		e := failure(t, err, vmbackup.ReasonCanceled)
 		if !strings.Contains(e.Message, "is being deleted") || b.Status.Phase != vmbackup.PhaseCanceled || time.Since(began) > time.Minute {
 			t.Errorf("%s after %s: %s", b.Status.Phase, time.Since(began), e.Message)
 		}
 		c.pass(time.Minute)
-		if deleted != nil || c.recorded(b1) || len(c.names("backups")) > 0 {
-			t.Errorf("recorded %t, %v", c.recorded(b1), deleted)
+		if err := <-deleted; err != nil || c.recorded(b1) || len(c.names("backups")) > 0 {
+			t.Errorf("recorded %t, %v", c.recorded(b1), err)
 		}
 	})
 }
