@@ -41,7 +41,7 @@ func (r *backupRun) reach(err error) error {
 		if hint != "" {
 			hint += "; then "
 		}
-		return vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the snapshots and what is uploaded are kept", e).WithHint("%s%s", hint, r.patience.goOn)
+		return vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "%w; the snapshots and what is uploaded are kept", e).WithHint("%s%s", hint, r.goOn)
 	}
 	return err
 }

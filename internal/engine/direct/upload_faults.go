@@ -109,7 +109,7 @@ func (r *backupRun) doubtUploads(ctx context.Context, u *uploadWatch) error {
 				message, err = r.blocked(ctx, &v)
 			}
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the watch is over; its own result counts
 			}
 			var waits *targetAway
 			if errors.As(err, &waits) {
@@ -164,7 +164,7 @@ func (r *backupRun) doubt(ctx context.Context, v *vmbackup.BackupVolume) (messag
 		return "", emptyTarget(store, what)
 	}
 	if list, err := r.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(ctx, r.engine.backupsOf(r.backup())); err != nil || listed(v, r.state.Snapshots[v.Name], list) {
-		return "", nil // another one is under way, or it is back; the watch tells
+		return "", nil //nolint:nilerr // another one is under way, or it is back; the watch tells
 	}
 	return "", vmbackup.Errorf(vmbackup.ReasonBackupFailed, "%s: it had failed or was deleted", what).
 		WithHint("the machine and its earlier backups are untouched; see why in the events and logs of Longhorn, create a new backup, and delete this one with: kubectl vmbackup delete %s -n %s", r.backup().Metadata.Name, r.backup().Metadata.Namespace)
