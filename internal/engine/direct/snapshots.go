@@ -121,13 +121,18 @@ func (r *backupRun) removeRounds(ctx context.Context, rounds int) error {
 	if err != nil {
 		return err
 	}
+	return r.removeLeftovers(ctx)
+}
+
+// removeLeftovers removes what Longhorn has of broken rounds. A request of the CSI
+// driver that was under way may bring a backup after its round was removed: the
+// leftovers stay in the record, and are looked for again when the uploads are done.
+func (r *backupRun) removeLeftovers(ctx context.Context) error {
 	for _, name := range r.state.Leftovers {
 		if err := r.engine.removeLonghornSnapshot(ctx, name); err != nil {
 			return err
 		}
 	}
-	// Recorded with the round that follows.
-	r.state.Leftovers = nil
 	return nil
 }
 
