@@ -211,7 +211,7 @@ func (s *suite) testRights(t *testing.T) {
 	s.absent(t, b)
 }
 
-// makeRoles makes the roles of docs/rbac.yaml.
+// makeRoles makes the roles of docs/rbac.yaml for the time of the test.
 func (s *suite) makeRoles(t *testing.T) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(s.repository, "docs", "rbac.yaml"))
@@ -227,8 +227,16 @@ func (s *suite) makeRoles(t *testing.T) {
 		if role["kind"] != "ClusterRole" {
 			continue
 		}
-		s.create(t, clusterRoles, role)
 		made++
+		s.create(t, clusterRoles, role)
+		name := role["metadata"].(map[string]any)["name"].(string)
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+			defer cancel()
+			if err := s.in(clusterRoles, "").Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	if made != 4 {
 		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 4", made)
