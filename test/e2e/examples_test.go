@@ -46,7 +46,7 @@ func noMachines() map[string]string {
 	return map[string]string{
 		"VirtualMachinePool":               "makes machines, and is none",
 		"VirtualMachineInstanceReplicaSet": "makes instances without a machine",
-		"VirtualMachineInstancePreset":     "was taken out of KubeVirt's webhooks",
+		"VirtualMachineInstancePreset":     "changes instances that are made, and is none",
 		"VirtualMachineInstanceMigration":  "is an order",
 		"MigrationPolicy":                  "is the cluster's",
 		"ResourceClaimTemplate":            "is the cluster's",
