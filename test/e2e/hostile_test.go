@@ -104,7 +104,7 @@ func (s *suite) testHostileFiles(t *testing.T) {
 		put(o, []byte("{}"))
 	}
 	s.targetAvailable(t, name)
-	before := s.world(t, namespace)
+	before := s.worldIn(t, namespace)
 
 	listed := s.want(t, 3, "list", "-n", namespace, "--from", "target", "--target", name)
 	for _, word := range append(slices.Collect(maps.Keys(bad)), "good", "smuggler", harvester, "UPPER.json", "a/b.json", "a b.cfg") {
@@ -142,7 +142,7 @@ func (s *suite) testHostileFiles(t *testing.T) {
 			}
 		}
 	}
-	if err := compareWorlds(before, s.world(t, namespace)); err != nil {
+	if err := compareWorlds(before, s.worldIn(t, namespace)); err != nil {
 		t.Error(err)
 	}
 }
