@@ -62,9 +62,9 @@ kubectl vmbackup restore prod/web-20260102-030405 --to-namespace drill \
 kubectl vmbackup restore web-20260102-030405 --from target \
   --map-storage-class fast=longhorn --map-network prod/vlan10=lab/vlan20
 
-# With one core, by a JSON patch on the VirtualMachine
-echo '[{"op": "add", "path": "/spec/template/spec/domain/cpu/cores", "value": 1}]' |
-  kubectl vmbackup restore web-20260102-030405 --to-name web-small --patch -
+# As a machine that is started by hand, with a JSON patch on it
+echo '[{"op": "add", "path": "/spec/runStrategy", "value": "Manual"}]' |
+  kubectl vmbackup restore web-20260102-030405 --to-name copy --patch -
 
 # Save what is left of a backup that has lost a disk
 kubectl vmbackup restore web-20260102-030405 --allow-incomplete --dry-run`
