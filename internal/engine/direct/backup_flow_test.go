@@ -303,7 +303,7 @@ func TestResumedBackupTakesANewRound(t *testing.T) {
 		if len(broken) != 2 || len(c.names("backups")) != 1 {
 			t.Fatalf("snapshots %v, backups %v", broken, c.names("backups"))
 		}
-		delete(c.cutTakes, "web-data")
+		c.cutQuickly()
 		b, err := c.run(t.Context())
 		if err != nil || !b.Status.Ready {
 			t.Fatalf("%s: %v", b.Status.Phase, err)

@@ -284,6 +284,13 @@ func (c *cluster) takes(claim string) time.Duration {
 	return 300 * time.Millisecond
 }
 
+// cutQuickly makes Longhorn quick again for all claims.
+func (c *cluster) cutQuickly() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.cutTakes)
+}
+
 // requested is Longhorn's work on a Snapshot that somebody else has made: its
 // webhook labels it, its engine cuts it.
 func (c *cluster) requested(s *longhornv1.Snapshot) {
