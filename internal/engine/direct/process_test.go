@@ -61,6 +61,7 @@ type process struct {
 	until   string // or at the first change of this kind
 	mishap  mishap
 	changes []string
+	dying   bool
 	dead    bool
 	back    time.Time // when the API server is back
 	watches []watch.Interface
@@ -138,12 +139,15 @@ func (p *process) request(changes bool, what string, target bool, do func() erro
 func (p *process) before(changes bool, what string, target bool) (mine bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dead {
+	if p.dead || p.dying && changes {
 		return false, errDead
 	}
 	if changes {
 		p.changes = append(p.changes, what)
 		mine = len(p.changes) == p.at || what == p.until
+		// Of what is done side by side, only the first gets through: what such a
+		// process leaves is always the same.
+		p.dying = p.dying || what == p.until && p.mishap == dieAfter
 	}
 	switch {
 	case mine && p.mishap == dieBefore:
