@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -14,6 +15,11 @@ import (
 )
 
 const etcdURL = "http://127.0.0.1:2379"
+
+// controllerManagerPort is not the usual one: Longhorn's instance-manager, which has
+// the node's network to itself in a real cluster, gives the ports from 10000 to 30000
+// to its engines and replicas, and one that is taken stops an engine for good.
+const controllerManagerPort = 9257
 
 // controlPlane is etcd, kube-apiserver, kube-controller-manager and the
 // kubelet stand-in with the objects that a new cluster has.
@@ -59,6 +65,7 @@ func controlPlane(env *component.Env) ([]component.Component, error) {
 				"--authentication-kubeconfig=" + controllerManagerConfig,
 				"--authorization-kubeconfig=" + controllerManagerConfig,
 				"--bind-address=127.0.0.1",
+				fmt.Sprintf("--secure-port=%d", controllerManagerPort),
 				"--use-service-account-credentials=true",
 				"--service-account-private-key-file=" + env.Path("pki", "service-account.key"),
 				"--root-ca-file=" + env.Path("pki", "ca.crt"),
@@ -67,7 +74,7 @@ func controlPlane(env *component.Env) ([]component.Component, error) {
 				"--requestheader-client-ca-file=" + env.Path("pki", "ca.crt"),
 				"--leader-elect=false",
 			},
-			Ready: component.HTTPReady("https://127.0.0.1:10257/healthz"),
+			Ready: component.HTTPReady(fmt.Sprintf("https://127.0.0.1:%d/healthz", controllerManagerPort)),
 		},
 		task(clusterObjects, "snapshot CRDs, storage classes and namespaces", func(ctx context.Context) error {
 			if err := createFiles(ctx, env, env.Share(build.ControlPlane, "snapshot-crds")); err != nil {

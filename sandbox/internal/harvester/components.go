@@ -28,7 +28,7 @@ const (
 )
 
 // health answers once the controllers run.
-const health = "127.0.0.1:10446"
+const health = "127.0.0.1:9446"
 
 // After names the components of the cluster that Harvester starts after.
 type After struct {

@@ -17,11 +17,11 @@ import (
 
 // Ports on the instance's loopback interface.
 const (
-	apiPort        = 10443
-	controllerPort = 10444
+	apiPort        = 9443
+	controllerPort = 9444
 )
 
-const apiURL = "https://127.0.0.1:10443"
+const apiURL = "https://127.0.0.1:9443"
 
 // Objects is the component after which KubeVirt's kinds are defined.
 const Objects = objectsTask

@@ -37,7 +37,7 @@ import (
 )
 
 // Port is where virt-api finds the stand-in on the instance's loopback interface.
-const Port = 10445
+const Port = 9445
 
 // Common names in the certificates between virt-api and virt-handler.
 const (
