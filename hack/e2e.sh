@@ -12,15 +12,21 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 1
 fi
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+sandbox=$(mktemp)
+trap 'rm -f "$output" "$sandbox"' EXIT
 failed=0
-go -C sandbox test -tags sandbox -count=1 -v -timeout 30m "$@" ./test/... 2>&1 | tee -a "$output" || failed=1
+# Most of the time is waiting for controllers: both sets run side by side, and more
+# tests at once than cores.
+go -C sandbox test -tags sandbox -count=1 -v -timeout 30m "$@" ./test/... >"$sandbox" 2>&1 &
+beside=$!
 
 mapfile -t packages < <(git grep -lE '^//go:build e2e' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 if [ ${#packages[@]} -gt 0 ]; then
-  # Most of the time is waiting for controllers: more tests at once than cores.
-  go test -tags e2e -count=1 -v -timeout 30m -parallel 4 "$@" "${packages[@]}" 2>&1 | tee -a "$output" || failed=1
+  go test -tags e2e -count=1 -v -timeout 40m -parallel 4 "$@" "${packages[@]}" 2>&1 | tee "$output" || failed=1
 fi
+wait "$beside" || failed=1
+cat "$sandbox"
+cat "$sandbox" >>"$output"
 if [ "$failed" -ne 0 ]; then
   hack/sandbox-logs.sh || true
   awk -f hack/failures.awk "$output"

@@ -22,22 +22,15 @@ import (
 // walkTally is what a kill walk has found.
 type walkTally struct{ points, lost, duplicated, frozen int }
 
-// testKillWalk kills the plugin at every kind of request that changes something, by
-// SIGKILL, once before the request and once after it, and runs the same command
-// again each time: a create, a restore and a delete come to their ends as undisturbed.
-func (s *suite) testKillWalk(t *testing.T) {
-	for name, w := range map[string]struct {
-		after bool
-		disks []string
-	}{
-		"Before": {false, []string{"root", "data"}},
-		"After":  {true, []string{"root"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s.walk(t, "walk-"+strings.ToLower(name), w.after, w.disks)
-		})
+// killWalk kills the plugin at every kind of request that changes something, by
+// SIGKILL, before the request or after it, and runs the same command again each
+// time: a create, a restore and a delete come to their ends as undisturbed.
+func (s *suite) killWalk(after bool, disks ...string) func(*testing.T) {
+	name := "before"
+	if after {
+		name = "after"
 	}
+	return func(t *testing.T) { s.walk(t, "walk-"+name, after, disks) }
 }
 
 func (s *suite) walk(t *testing.T, prefix string, after bool, disks []string) {

@@ -47,33 +47,38 @@ type suite struct {
 func TestE2E(t *testing.T) {
 	s := newSuite(t)
 	t.Run("together", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T){
-			"MainJob":          s.testMainJob,
-			"BesideTheSource":  s.testBesideTheSource,
-			"InPlaceOfDeleted": s.testInPlaceOfDeleted,
-			"FromTheTarget":    s.testFromTheTarget,
-			"SnapshotType":     s.testSnapshotType,
-			"FreezeFaults":     s.testFreezeFaults,
-			"KilledAndResumed": s.testKilledAndResumed,
-			"KillWalk":         s.testKillWalk,
-			"Interrupted":      s.testInterrupted,
-			"WithoutWaiting":   s.testWithoutWaiting,
-			"Delete":           s.testDelete,
-			"InPlace":          s.testInPlace,
-			"Cancel":           s.testCancel,
-			"Rights":           s.testRights,
-			"Contracts":        s.testContracts,
-			"Whole":            s.testWhole,
-			"UnderAnotherName": s.testUnderAnotherName,
-			"Examples":         s.testExamples,
-			"HostileFiles":     s.testHostileFiles,
-			"Options":          s.testOptions,
-			"Preflight":        s.testPreflight,
-			"AllowIncomplete":  s.testAllowIncomplete,
+		// The longest first, so that none of them runs alone at the end.
+		for _, test := range []struct {
+			name string
+			run  func(*testing.T)
+		}{
+			{"KillWalkBefore", s.killWalk(false, "root", "data")},
+			{"KillWalkAfter", s.killWalk(true, "root")},
+			{"Examples", s.testExamples},
+			{"Delete", s.testDelete},
+			{"Whole", s.testWhole},
+			{"MainJob", s.testMainJob},
+			{"BesideTheSource", s.testBesideTheSource},
+			{"InPlaceOfDeleted", s.testInPlaceOfDeleted},
+			{"FromTheTarget", s.testFromTheTarget},
+			{"SnapshotType", s.testSnapshotType},
+			{"FreezeFaults", s.testFreezeFaults},
+			{"KilledAndResumed", s.testKilledAndResumed},
+			{"Interrupted", s.testInterrupted},
+			{"WithoutWaiting", s.testWithoutWaiting},
+			{"InPlace", s.testInPlace},
+			{"Cancel", s.testCancel},
+			{"Rights", s.testRights},
+			{"Contracts", s.testContracts},
+			{"UnderAnotherName", s.testUnderAnotherName},
+			{"HostileFiles", s.testHostileFiles},
+			{"Options", s.testOptions},
+			{"Preflight", s.testPreflight},
+			{"AllowIncomplete", s.testAllowIncomplete},
 		} {
-			t.Run(name, func(t *testing.T) {
+			t.Run(test.name, func(t *testing.T) {
 				t.Parallel()
-				test(t)
+				test.run(t)
 			})
 		}
 	})
