@@ -184,6 +184,17 @@ func (d *deletion) backups(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deleteDeadline, errDeleteDeadline)
 	defer cancel()
 	err := d.removeBackups(ctx)
+	var left *dataLeft
+	for try := 0; try < lateLimit && errors.As(err, &left); try++ {
+		late, stop := context.WithTimeout(ctx, lateDeadline)
+		again := d.removeLate(late, left.volumes)
+		over := late.Err() != nil && ctx.Err() == nil
+		stop()
+		if over {
+			break // Longhorn does not list it; what is left is the error
+		}
+		err = again
+	}
 	if errors.Is(context.Cause(ctx), errDeleteDeadline) {
 		return errDeleteDeadline
 	}
@@ -207,11 +218,10 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 	if err != nil {
 		return kube.Error(err, "list", "Backups of Longhorn")
 	}
-	// keys are the files on the target by which a backup is there.
-	keys := map[string]bool{}
+	gone := map[string]vmbackup.BackupVolume{}
 	for _, v := range backup.Status.Volumes {
 		if v.LonghornBackup != "" {
-			keys[target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)] = true
+			gone[v.LonghornBackup] = v
 		}
 	}
 	var removed []longhornv1.Backup
@@ -220,7 +230,7 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 			continue
 		}
 		if volume := volumeOf(&b); volume != "" {
-			keys[target.BackupConfigKey(volume, b.Name)] = true
+			gone[b.Name] = vmbackup.BackupVolume{LonghornVolume: volume, LonghornBackup: b.Name}
 		}
 		if err := client.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
@@ -232,7 +242,49 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.seeGone(ctx, store, slices.Sorted(maps.Keys(keys)))
+	return d.seeGone(ctx, store, slices.Collect(maps.Values(gone)))
+}
+
+const (
+	// lateLimit is how often data that comes back is removed.
+	lateLimit = 3
+	// lateDeadline is how long Longhorn may take to list it and to remove it.
+	lateDeadline = 2 * time.Minute
+)
+
+// dataLeft says which backups lie on the target although Longhorn has deleted them.
+type dataLeft struct {
+	error
+	volumes []vmbackup.BackupVolume
+}
+
+func (e *dataLeft) Unwrap() error { return e.error }
+
+// removeLate removes what came to the target after its deletion: Longhorn does not
+// end an upload whose backup is deleted, and the upload writes the backup's file last.
+func (d *deletion) removeLate(ctx context.Context, volumes []vmbackup.BackupVolume) error {
+	late := *d.backup()
+	late.Status.Volumes = volumes
+	store, err := d.engine.target(ctx, late.Spec.Target)
+	if err != nil {
+		return err
+	}
+	d.events.Step("backups", vmbackup.StateRunning, "an upload that was under way has ended after its deletion; removing what it wrote")
+	if err := d.engine.relist(ctx, &late, store, func(message string) { d.events.Step("backups", vmbackup.StateRunning, message) }); err != nil {
+		return err
+	}
+	client := d.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace)
+	for _, v := range volumes {
+		if err := client.Delete(ctx, v.LonghornBackup, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return kube.Error(err, "delete", "Longhorn Backup "+v.LonghornBackup)
+		}
+	}
+	for _, v := range volumes {
+		if err := kube.WaitGone[*longhornv1.Backup](ctx, kube.One(client, v.LonghornBackup), "Longhorn Backup "+v.LonghornBackup+" to be gone", ""); err != nil {
+			return err
+		}
+	}
+	return d.seeGone(ctx, store, volumes)
 }
 
 // volumeOf is the Longhorn volume that a backup is of.
@@ -244,19 +296,24 @@ func volumeOf(b *longhornv1.Backup) string {
 }
 
 // seeGone looks on the target itself: what Longhorn says of its deletion is not enough.
-func (d *deletion) seeGone(ctx context.Context, store target.Store, keys []string) error {
-	for _, key := range keys {
-		_, err := store.Stat(ctx, key)
-		if err == nil {
-			return vmbackup.Errorf(vmbackup.ReasonInternal, "Longhorn says that it has deleted the data of backup %s, but %s still holds %s", d.request.Backup, store, key).
+func (d *deletion) seeGone(ctx context.Context, store target.Store, volumes []vmbackup.BackupVolume) error {
+	var left dataLeft
+	for _, v := range volumes {
+		key := target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)
+		switch _, err := store.Stat(ctx, key); {
+		case err == nil:
+			left.volumes = append(left.volumes, v)
+			left.error = vmbackup.Errorf(vmbackup.ReasonInternal, "Longhorn says that it has deleted the data of backup %s, but %s still holds %s", d.request.Backup, store, key).
 				WithHint("the backup's description is kept; run the same command again once Longhorn has listed the target anew")
-		}
-		if vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound {
+		case vmbackup.ReasonOf(err) != vmbackup.ReasonNotFound:
 			return err
 		}
 	}
-	if len(keys) > 0 {
-		d.events.Step("backups", vmbackup.StateRunning, fmt.Sprintf("gone from %s: the data of %d volumes (blocks that other backups share stay)", store, len(keys)))
+	if left.error != nil {
+		return &left
+	}
+	if len(volumes) > 0 {
+		d.events.Step("backups", vmbackup.StateRunning, fmt.Sprintf("gone from %s: the data of %d volumes (blocks that other backups share stay)", store, len(volumes)))
 	}
 	return nil
 }

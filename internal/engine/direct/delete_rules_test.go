@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -314,5 +317,42 @@ func TestDeleteSeesUnnamedDataGone(t *testing.T) {
 		if !strings.Contains(e.Message, "still holds "+target.VolumesPrefix) {
 			t.Error(e.Message)
 		}
+	})
+}
+
+// Longhorn does not end an upload whose backup is deleted: it writes the backup's file
+// after the deletion, and Longhorn lists it again.
+func TestDeleteOfAnUploadThatEndsLate(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		b := c.complete()
+		v := b.Status.Volumes[0]
+		key := target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup)
+		content, err := c.store.Get(t.Context(), key, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := false
+		c.after = append(c.after, func(verb, resource string, object runtime.Object) {
+			if verb != "delete" || resource != "backups" || late || accessor(t, object).GetName() != v.LonghornBackup {
+				return
+			}
+			late = true
+			listed := object.DeepCopyObject().(*longhornv1.Backup)
+			listed.DeletionTimestamp = nil
+			c.mu.Lock()
+			c.listed[v.LonghornBackup] = listed
+			c.mu.Unlock()
+			if err := c.store.Put(t.Context(), key, content); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := c.discard(deleteRequest()); err != nil {
+			t.Fatal(err)
+		}
+		if !late {
+			t.Fatal("nothing came late")
+		}
+		wantSame(t, "backups", c.names("backups"), []string{})
+		wantSame(t, "files", c.files(), []string{})
 	})
 }
