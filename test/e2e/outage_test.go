@@ -35,7 +35,7 @@ func (s *suite) testOutages(t *testing.T) {
 		at   func(vmbackup.Event) bool
 		do   func()
 	}
-	run := func(s *suite, args []string, strikes ...strike) result {
+	run := func(s *suite, args []string, strikes ...strike) {
 		t.Helper()
 		began := time.Now()
 		p := s.start(t, append(args, "-n", m.namespace, "--timeout", "3m")...)
@@ -52,7 +52,6 @@ func (s *suite) testOutages(t *testing.T) {
 		for _, strike := range strikes {
 			t.Logf("%s: %s, with the whole run of %.0f s", args[0], strike.what, time.Since(began).Seconds())
 		}
-		return got
 	}
 	freezing := func(e vmbackup.Event) bool { return strings.Contains(e.Message, "freezing") }
 
