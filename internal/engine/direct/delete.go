@@ -190,7 +190,7 @@ func (d *deletion) backups(ctx context.Context) error {
 		again := d.removeLate(late, left.volumes)
 		over := late.Err() != nil && ctx.Err() == nil
 		stop()
-		if over {
+		if again != nil && over {
 			break // Longhorn does not list it; what is left is the error
 		}
 		err = again
@@ -260,8 +260,9 @@ type dataLeft struct {
 
 func (e *dataLeft) Unwrap() error { return e.error }
 
-// removeLate removes what came to the target after its deletion: Longhorn does not
-// end an upload whose backup is deleted, and the upload writes the backup's file last.
+// removeLate removes what came to the target after its deletion: Longhorn stops
+// following an upload whose Backup is deleted (backup_controller.go) and does not end
+// it, and the upload writes the backup's file last.
 func (d *deletion) removeLate(ctx context.Context, volumes []vmbackup.BackupVolume) error {
 	late := *d.backup()
 	late.Status.Volumes = volumes
