@@ -6,11 +6,13 @@ package direct
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -19,6 +21,17 @@ import (
 // contentsDeadline is how long csi-snapshotter may take to let go of
 // VolumeSnapshotContents, which is a matter of seconds while it runs.
 const contentsDeadline = 2 * time.Minute
+
+const (
+	// nudgeAfter is how long csi-snapshotter is waited for before it is made to look
+	// again. A content that is deleted in the moment in which its snapshot gets ready
+	// is forgotten: the sidecar leaves out events of changes that it has made itself,
+	// and looks again at its resync only, after 15 minutes (external-snapshotter,
+	// pkg/utils ShouldEnqueueContentChange).
+	nudgeAfter = 10 * time.Second
+	// annotationNudge is what is changed for that.
+	annotationNudge = vmbackup.Group + "/removal"
+)
 
 var errContentsDeadline = vmbackup.Errorf(vmbackup.ReasonEngineUnavailable, "VolumeSnapshotContents that are deleted are still there after %s: csi-snapshotter does not let go of them; nothing else was removed", contentsDeadline).
 	WithHint("check that the csi-snapshotter of Longhorn runs, then run the same command again")
@@ -40,7 +53,7 @@ func (e *Engine) removeContents(ctx context.Context, names []string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, contentsDeadline, errContentsDeadline)
 	defer cancel()
 	for _, name := range left {
-		err := kube.WaitGone[*snapshotv1.VolumeSnapshotContent](ctx, kube.One(client, name), "VolumeSnapshotContent "+name+" to be gone", "")
+		err := e.awaitContentGone(ctx, name)
 		if errors.Is(context.Cause(ctx), errContentsDeadline) {
 			return errContentsDeadline
 		}
@@ -49,4 +62,25 @@ func (e *Engine) removeContents(ctx context.Context, names []string) error {
 		}
 	}
 	return nil
+}
+
+// awaitContentGone waits until a content that is deleted is gone, and makes
+// csi-snapshotter look at it again now and then.
+func (e *Engine) awaitContentGone(ctx context.Context, name string) error {
+	client := e.clients.Snapshot.SnapshotV1().VolumeSnapshotContents()
+	for {
+		waiting, stop := context.WithTimeout(ctx, nudgeAfter)
+		err := kube.WaitGone[*snapshotv1.VolumeSnapshotContent](waiting, kube.One(client, name), "VolumeSnapshotContent "+name+" to be gone", "")
+		over := waiting.Err() != nil && ctx.Err() == nil
+		stop()
+		if err == nil || !over {
+			return err
+		}
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, annotationNudge, e.clock().UTC().Format(time.RFC3339))
+		_, err = client.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: kube.FieldManager})
+		// Who may not do it waits for the sidecar's own time.
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+			return kube.Error(err, "patch", "VolumeSnapshotContent "+name)
+		}
+	}
 }

@@ -146,3 +146,26 @@ func TestContentsThatStay(t *testing.T) {
 		}
 	})
 }
+
+// A content that is deleted just when its snapshot gets ready is let go of only when
+// something about it changes once more.
+func TestContentsThatAreForgottenAreLookedAtAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.interruptedRound()
+		for _, name := range c.names("volumesnapshotcontents") {
+			edit(c.apiServer, "volumesnapshotcontents", "", name, func(o *snapshotv1.VolumeSnapshotContent) { o.Finalizers = []string{"held"} })
+		}
+		c.after = append(c.after, func(verb, _ string, object runtime.Object) {
+			content, ok := object.(*snapshotv1.VolumeSnapshotContent)
+			if ok && verb == "update" && content.DeletionTimestamp != nil && content.Annotations[annotationNudge] != "" {
+				c.vanish("volumesnapshotcontents", "", content.Name)
+			}
+		})
+		if err := c.discard(deleteRequest()); err != nil {
+			t.Fatal(err)
+		}
+		for _, resource := range []string{"volumesnapshotcontents", "snapshots", "backups"} {
+			wantSame(t, resource, c.names(resource), []string{})
+		}
+	})
+}
