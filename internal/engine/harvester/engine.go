@@ -1,0 +1,72 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package harvester makes backups and restores by asking Harvester's own
+// controllers for them, with the objects that its UI makes too, and follows what
+// they do. Its objects are the record: whoever sees them can follow and go on.
+package harvester
+
+import (
+	"context"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// Annotations on Harvester's objects, for what they cannot hold themselves.
+const (
+	// AnnotationOperation carries the operation's token. An object without it was
+	// not made by the tool.
+	AnnotationOperation = vmbackup.Group + "/operation"
+	// AnnotationVersion carries the version of the tool that has made the object.
+	AnnotationVersion = vmbackup.Group + "/version"
+	// AnnotationQuiesce carries the quiesce policy that was asked for.
+	AnnotationQuiesce = vmbackup.Group + "/quiesce"
+)
+
+// Records finds backups, wherever they lie.
+type Records interface {
+	// Record is the full record of one backup.
+	Record(ctx context.Context, ref vmbackup.Ref, source vmbackup.Source) (*metadata.Record, error)
+	// Backups lists; what could not be read comes back as warnings.
+	Backups(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Backup, []string, error)
+}
+
+// OpenTarget opens a backup target of Longhorn by the name of its BackupTarget.
+type OpenTarget func(ctx context.Context, name string) (target.Store, error)
+
+// Engine leaves the work to Harvester's controllers.
+type Engine struct {
+	clients *kube.Clients
+	records Records
+	open    OpenTarget
+	clock   vmbackup.Clock
+	// version is that of the tool, noted on what it makes.
+	version string
+}
+
+// New makes an engine that works with the rights of clients.
+func New(clients *kube.Clients, records Records, open OpenTarget, clock vmbackup.Clock, version string) *Engine {
+	return &Engine{clients: clients, records: records, open: open, clock: clock, version: version}
+}
+
+// Name is "harvester".
+func (e *Engine) Name() string { return vmbackup.EngineHarvester }
+
+// sinkOf returns the sink of the options, never nil.
+func sinkOf(opts vmbackup.RunOptions) vmbackup.Sink {
+	if opts.Sink == nil {
+		return vmbackup.NopSink{}
+	}
+	return opts.Sink
+}
+
+// preflight marks every error of a plan as one that refused before any change.
+func preflight(err error) error {
+	if err == nil {
+		return nil
+	}
+	return vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+}
