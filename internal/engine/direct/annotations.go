@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 )
 
 // Annotations of a machine in which Harvester keeps JSON.
@@ -53,7 +55,7 @@ func (e *editor) annotate(n *renaming) {
 			rename(template, "metadata", "name", n.claims)
 		}
 	})
-	e.inAnnotation(e.at("spec", "template", "metadata", "annotations"), annotationHooks, func(list []map[string]any) {
+	e.inAnnotation(e.at("spec", "template", "metadata", "annotations"), capture.AnnotationHooks, func(list []map[string]any) {
 		for _, sidecar := range list {
 			rename(sidecar, "configMap", "name", n.configMaps)
 		}

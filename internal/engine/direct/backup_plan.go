@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
@@ -45,14 +46,14 @@ func (e *Engine) planBackup(ctx context.Context, req vmbackup.BackupRequest) (*v
 	}
 
 	var (
-		captured *capture
+		captured *capture.Machine
 		rights   []right
 		class    *snapshotv1.VolumeSnapshotClass
 		newClass bool
 	)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		captured, err = e.capture(gctx, vmbackup.Ref{Namespace: req.Namespace, Name: req.VM})
+		captured, err = capture.Read(gctx, e.clients, vmbackup.Ref{Namespace: req.Namespace, Name: req.VM})
 		return err
 	})
 	group.Go(func() (err error) {
@@ -81,8 +82,8 @@ func (e *Engine) planBackup(ctx context.Context, req vmbackup.BackupRequest) (*v
 	if err != nil {
 		return nil, err
 	}
-	warnings := captured.warnings
-	quiesceWarning, err := checkQuiesce(req, captured.running)
+	warnings := captured.Warnings
+	quiesceWarning, err := checkQuiesce(req, captured.Running)
 	if err != nil {
 		return nil, err
 	}
@@ -157,14 +158,14 @@ func backupRights(req vmbackup.BackupRequest) []right {
 }
 
 // targetOf returns the one backup target that all volumes have.
-func targetOf(c *capture, req vmbackup.BackupRequest) (string, error) {
+func targetOf(c *capture.Machine, req vmbackup.BackupRequest) (string, error) {
 	if req.Type == vmbackup.TypeSnapshot {
 		return "", nil
 	}
 	var names []string
-	for _, v := range c.volumes {
-		if !slices.Contains(names, v.target) {
-			names = append(names, v.target)
+	for _, v := range c.Volumes {
+		if !slices.Contains(names, v.Target) {
+			names = append(names, v.Target)
 		}
 	}
 	if len(names) > 1 {
@@ -220,26 +221,26 @@ func (e *Engine) checkTarget(ctx context.Context, name string, ref vmbackup.Ref)
 }
 
 // newRecord makes the record of a backup that has not begun.
-func newRecord(req vmbackup.BackupRequest, c *capture, targetName string, warnings []string) *metadata.Record {
+func newRecord(req vmbackup.BackupRequest, c *capture.Machine, targetName string, warnings []string) *metadata.Record {
 	backup := vmbackup.NewBackup(req.Ref())
-	backup.Metadata.Labels = c.vm.Labels
+	backup.Metadata.Labels = c.VM.Labels
 	backup.Spec = vmbackup.BackupSpec{VM: req.VM, Type: req.Type, Quiesce: req.Quiesce, Target: targetName}
 	status := &backup.Status
-	status.Phase, status.Engine, status.SourceUID = vmbackup.PhasePlanned, vmbackup.EngineDirect, string(c.vm.UID)
-	status.Secrets, status.ConfigMaps, status.Warnings = c.secretKeys, c.configMapKeys, warnings
-	status.InstanceType, status.Preference = c.instanceType, c.preference
+	status.Phase, status.Engine, status.SourceUID = vmbackup.PhasePlanned, vmbackup.EngineDirect, string(c.VM.UID)
+	status.Secrets, status.ConfigMaps, status.Warnings = c.SecretKeys, c.ConfigMapKeys, warnings
+	status.InstanceType, status.Preference = c.InstanceType, c.Preference
 	status.Metadata = vmbackup.MetadataStatus{State: vmbackup.StatePending}
 	if req.Type == vmbackup.TypeBackup {
 		status.Metadata.Path = metadata.RecordKey(req.Ref())
 	}
 	record := &metadata.Record{
-		Operation: newOperation(), VM: c.manifest, Secrets: c.secrets, ConfigMaps: c.configMaps, Others: c.revisions,
+		Operation: newOperation(), VM: c.Manifest, Secrets: c.Secrets, ConfigMaps: c.ConfigMaps, Others: c.Revisions,
 	}
-	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: c.secretsMissing || !c.hasDisks()}
-	for _, v := range c.volumes {
+	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: len(c.MissingSecrets) > 0 || !c.HasDisks()}
+	for _, v := range c.Volumes {
 		status.Volumes = append(status.Volumes, v.BackupVolume)
-		record.Claims = append(record.Claims, v.claim)
-		state.Estimates[v.Name] = v.estimate
+		record.Claims = append(record.Claims, v.Claim)
+		state.Estimates[v.Name] = v.Estimate
 		if v.Image != "" && req.Type == vmbackup.TypeBackup && !slices.ContainsFunc(status.Images, func(i vmbackup.BackupImage) bool { return i.Name == v.Image }) {
 			status.Images = append(status.Images, vmbackup.BackupImage{Name: v.Image, State: vmbackup.StatePending})
 		}

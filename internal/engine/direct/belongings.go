@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -158,9 +159,9 @@ func (r *restoreRun) unpin(ctx context.Context) error {
 // pinnedIn are those of the fields that name a revision in the machine's spec.
 func pinnedIn(vm *kubevirtv1.VirtualMachine, fields []string) []string {
 	var pinned []string
-	for _, ref := range revisionsOf(&kubevirtv1.VirtualMachine{Spec: vm.Spec}) {
-		if ref.name != "" && slices.Contains(fields, ref.field) {
-			pinned = append(pinned, ref.field)
+	for _, ref := range capture.RevisionsOf(&kubevirtv1.VirtualMachine{Spec: vm.Spec}) {
+		if ref.Name != "" && slices.Contains(fields, ref.Field) {
+			pinned = append(pinned, ref.Field)
 		}
 	}
 	return pinned

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
@@ -22,7 +23,10 @@ import (
 )
 
 // Driver is the name of Longhorn's CSI driver.
-const Driver = "driver.longhorn.io"
+const Driver = capture.Driver
+
+// parallel is how many requests the engine has under way at once.
+const parallel = 8
 
 // Labels and annotations of the objects that the engine makes.
 const (

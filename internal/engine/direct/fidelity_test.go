@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -157,13 +158,13 @@ func TestEveryKindOfReference(t *testing.T) {
 			if err := json.Unmarshal([]byte(machineWith(tc.template)), vm); err != nil {
 				t.Fatal(err)
 			}
-			found := referencesOf(vm)
+			found := capture.ReferencesOf(vm)
 			var claims []string
-			for _, c := range found.claims {
-				claims = append(claims, c.claim)
+			for _, c := range found.Claims {
+				claims = append(claims, c.Claim)
 			}
-			wantSame(t, "references", refs{claims, found.secrets, found.configMaps}, tc.want)
-			if got := strings.Join(found.warnings, "\n"); !strings.Contains(got, tc.warning) || tc.warning == "" && got != "" {
+			wantSame(t, "references", refs{claims, found.Secrets, found.ConfigMaps}, tc.want)
+			if got := strings.Join(found.Warnings, "\n"); !strings.Contains(got, tc.warning) || tc.warning == "" && got != "" {
 				t.Errorf("warnings %q", got)
 			}
 			n := &renaming{backup: b1, from: vmbackup.Ref{Namespace: "demo", Name: "all"}, to: vmbackup.Ref{Namespace: "other", Name: "copy"}}
@@ -180,26 +181,6 @@ func TestEveryKindOfReference(t *testing.T) {
 	}
 }
 
-func TestPluggedIntoTheInstanceAlone(t *testing.T) {
-	vm, vmi := &kubevirtv1.VirtualMachine{}, &kubevirtv1.VirtualMachineInstance{}
-	if err := json.Unmarshal([]byte(machineWith(`{"spec":{"domain":{},"volumes":[{"name":"kept","persistentVolumeClaim":{"claimName":"a","hotpluggable":true}}]}}`)), vm); err != nil {
-		t.Fatal(err)
-	}
-	plugged := func(name string, hot bool) kubevirtv1.Volume {
-		v := kubevirtv1.Volume{Name: name}
-		v.PersistentVolumeClaim = &kubevirtv1.PersistentVolumeClaimVolumeSource{Hotpluggable: hot}
-		return v
-	}
-	vmi.Spec.Volumes = []kubevirtv1.Volume{plugged("kept", true), plugged("guest", true), plugged("of-a-preference", false)}
-	got := pluggedOnly(vm, vmi)
-	if len(got) != 1 || !strings.Contains(got[0], `"guest"`) || !strings.Contains(got[0], "--persist") {
-		t.Errorf("warnings %q", got)
-	}
-	if got := pluggedOnly(vm, nil); got != nil {
-		t.Errorf("a machine that is off: %q", got)
-	}
-}
-
 func TestMachineOfAPool(t *testing.T) {
 	vm := &kubevirtv1.VirtualMachine{}
 	if err := json.Unmarshal([]byte(machineWith(`{"spec":{"domain":{}}}`)), vm); err != nil {
@@ -207,7 +188,7 @@ func TestMachineOfAPool(t *testing.T) {
 	}
 	controller := true
 	vm.OwnerReferences = []metav1.OwnerReference{{Kind: "VirtualMachinePool", Name: "farm", Controller: &controller}}
-	if got := referencesOf(vm).warnings; len(got) != 1 || !strings.Contains(got[0], `VirtualMachinePool "farm"`) {
+	if got := capture.ReferencesOf(vm).Warnings; len(got) != 1 || !strings.Contains(got[0], `VirtualMachinePool "farm"`) {
 		t.Errorf("warnings %q", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -233,14 +234,13 @@ func (r *restoreRecord) goBack() string {
 	}
 	var patch []map[string]any
 	for i, v := range vm.Spec.Template.Spec.Volumes {
-		var refs references
-		refs.volume(v)
-		if len(refs.claims) == 0 || old[refs.claims[0].claim] == "" {
+		claim := capture.ClaimOf(v)
+		if old[claim] == "" {
 			continue
 		}
 		patch = append(patch, map[string]any{
 			"op": "replace", "path": fmt.Sprintf("/spec/template/spec/volumes/%d", i),
-			"value": map[string]any{"name": v.Name, "persistentVolumeClaim": map[string]any{"claimName": old[refs.claims[0].claim]}},
+			"value": map[string]any{"name": v.Name, "persistentVolumeClaim": map[string]any{"claimName": old[claim]}},
 		})
 	}
 	text, err := json.Marshal(patch)

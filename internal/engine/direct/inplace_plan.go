@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
@@ -136,8 +137,8 @@ func (e *Engine) planInPlace(ctx context.Context, restore *restoreRecord, m *liv
 	for _, v := range restore.Restore.Status.Volumes {
 		replaces[v.Name] = v.PVC
 	}
-	for _, c := range referencesOf(&m.VirtualMachine).claims {
-		ip.Old = append(ip.Old, oldClaim{Volume: c.volume, Claim: c.claim, Replaced: replaces[c.volume]})
+	for _, c := range capture.ReferencesOf(&m.VirtualMachine).Claims {
+		ip.Old = append(ip.Old, oldClaim{Volume: c.Volume, Claim: c.Claim, Replaced: replaces[c.Volume]})
 	}
 	if restore.StateClaim != "" {
 		if err := e.planState(ctx, restore, m); err != nil {
@@ -172,12 +173,12 @@ func (e *Engine) planState(ctx context.Context, restore *restoreRecord, m *liveM
 			delete(restore.Claims[i].Labels, labelPersistentState)
 		}
 	}
-	old, err := e.stateClaim(ctx, &m.VirtualMachine)
+	old, err := capture.StateClaim(ctx, e.clients, &m.VirtualMachine)
 	if err != nil || old == nil {
 		return err
 	}
-	restore.InPlace.OldState = old.claim
-	restore.InPlace.Old = append(restore.InPlace.Old, oldClaim{Volume: old.volume, Claim: old.claim, Replaced: restore.StateClaim})
+	restore.InPlace.OldState = old.Claim
+	restore.InPlace.Old = append(restore.InPlace.Old, oldClaim{Volume: old.Volume, Claim: old.Claim, Replaced: restore.StateClaim})
 	return nil
 }
 
@@ -272,9 +273,9 @@ func (e *Engine) usersOf(ctx context.Context, namespace, except string, claim fu
 		if vm.Name == except || vm.Spec.Template == nil {
 			continue
 		}
-		for _, c := range referencesOf(vm).claims {
-			if claim(c.claim) {
-				used = append(used, fmt.Sprintf("VirtualMachine %s uses PersistentVolumeClaim %s", vm.Name, c.claim))
+		for _, c := range capture.ReferencesOf(vm).Claims {
+			if claim(c.Claim) {
+				used = append(used, fmt.Sprintf("VirtualMachine %s uses PersistentVolumeClaim %s", vm.Name, c.Claim))
 			}
 		}
 	}

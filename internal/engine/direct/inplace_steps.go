@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -212,8 +213,8 @@ func (r *restoreRun) exchange(ctx context.Context, m *liveMachine) error {
 // sameDisks refuses a machine whose disks somebody has changed since the restore was planned.
 func (r *restoreRun) sameDisks(m *liveMachine) error {
 	var now, planned []string
-	for _, c := range referencesOf(&m.VirtualMachine).claims {
-		now = append(now, c.claim)
+	for _, c := range capture.ReferencesOf(&m.VirtualMachine).Claims {
+		now = append(now, c.Claim)
 	}
 	for _, c := range r.record.InPlace.Old {
 		if c.Claim != r.record.InPlace.OldState {

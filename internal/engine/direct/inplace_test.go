@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -77,8 +78,8 @@ func (c *cluster) disksOf(ref vmbackup.Ref) map[string]string {
 		c.t.Fatal(err)
 	}
 	disks := map[string]string{}
-	for _, r := range referencesOf(vm).claims {
-		disks[r.volume] = r.claim
+	for _, r := range capture.ReferencesOf(vm).Claims {
+		disks[r.Volume] = r.Claim
 	}
 	return disks
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -160,7 +161,7 @@ func (c *cluster) summary() map[string][]string {
 	note("backups", func(o runtime.Object) string { return o.(*longhornv1.Backup).Status.VolumeName })
 	note("virtualmachines", func(o runtime.Object) string {
 		vm := o.(*kubevirtv1.VirtualMachine)
-		return fmt.Sprint(named(o), " ", *vm.Spec.RunStrategy, " ", vm.Status.Ready, " on ", len(referencesOf(vm).claims), " disks")
+		return fmt.Sprint(named(o), " ", *vm.Spec.RunStrategy, " ", vm.Status.Ready, " on ", len(capture.ReferencesOf(vm).Claims), " disks")
 	})
 	for _, resource := range []string{"persistentvolumeclaims", "secrets", "configmaps", "volumesnapshotclasses", "namespaces"} {
 		note(resource, named)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -255,7 +256,7 @@ func restoredClaim(backedUp json.RawMessage, v *vmbackup.RestoreVolume, n *renam
 			labels[key] = value
 		}
 	}
-	if isState(old, n.from.Name) {
+	if capture.IsState(old, n.from.Name) {
 		labels[labelPersistentState] = n.to.Name
 	}
 	group := "snapshot.storage.k8s.io"

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -32,13 +33,13 @@ func TestReferencesOf(t *testing.T) {
 	if err := json.Unmarshal(everything(t), vm); err != nil {
 		t.Fatal(err)
 	}
-	got := referencesOf(vm)
+	got := capture.ReferencesOf(vm)
 	// In the order of the template, each once.
-	wantSame(t, "claims", got.claims, []claimRef{{"root", "all-root"}, {"data", "all-data"}, {"scratch", "all-golden"}, {"dump", "all-dump"}})
-	wantSame(t, "secrets", got.secrets, []string{"all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-kernel-pull", "all-ssh", "all-password"})
-	wantSame(t, "config maps", got.configMaps, []string{"all-answers", "all-conf"})
-	if len(got.warnings) != 2 || !strings.Contains(got.warnings[0], `"local"`) || !strings.Contains(got.warnings[1], `"swap"`) {
-		t.Errorf("warnings %q", got.warnings)
+	wantSame(t, "claims", got.Claims, []capture.ClaimRef{{Volume: "root", Claim: "all-root"}, {Volume: "data", Claim: "all-data"}, {Volume: "scratch", Claim: "all-golden"}, {Volume: "dump", Claim: "all-dump"}})
+	wantSame(t, "secrets", got.Secrets, []string{"all-init", "all-net", "all-drive", "all-drive-net", "all-sysprep", "all-secret", "all-pull", "all-kernel-pull", "all-ssh", "all-password"})
+	wantSame(t, "config maps", got.ConfigMaps, []string{"all-answers", "all-conf"})
+	if len(got.Warnings) != 2 || !strings.Contains(got.Warnings[0], `"local"`) || !strings.Contains(got.Warnings[1], `"swap"`) {
+		t.Errorf("warnings %q", got.Warnings)
 	}
 }
 
@@ -90,23 +91,23 @@ func TestRestoredMachineRefersToItsNewParts(t *testing.T) {
 	if err := json.Unmarshal(everything(t), old); err != nil {
 		t.Fatal(err)
 	}
-	before, after := referencesOf(old), referencesOf(vm)
-	if len(after.claims) != len(before.claims) || len(after.secrets) != len(before.secrets) || len(after.configMaps) != len(before.configMaps) {
+	before, after := capture.ReferencesOf(old), capture.ReferencesOf(vm)
+	if len(after.Claims) != len(before.Claims) || len(after.Secrets) != len(before.Secrets) || len(after.ConfigMaps) != len(before.ConfigMaps) {
 		t.Fatalf("before %+v\nafter %+v", before, after)
 	}
-	for i, c := range before.claims {
-		if after.claims[i] != (claimRef{c.volume, n.claims[c.claim]}) {
-			t.Errorf("claim %v became %v", c, after.claims[i])
+	for i, c := range before.Claims {
+		if after.Claims[i] != (capture.ClaimRef{Volume: c.Volume, Claim: n.claims[c.Claim]}) {
+			t.Errorf("claim %v became %v", c, after.Claims[i])
 		}
 	}
-	for i, name := range before.secrets {
-		if after.secrets[i] != n.secrets[name] {
-			t.Errorf("secret %s became %s", name, after.secrets[i])
+	for i, name := range before.Secrets {
+		if after.Secrets[i] != n.secrets[name] {
+			t.Errorf("secret %s became %s", name, after.Secrets[i])
 		}
 	}
-	for i, name := range before.configMaps {
-		if after.configMaps[i] != n.configMaps[name] {
-			t.Errorf("config map %s became %s", name, after.configMaps[i])
+	for i, name := range before.ConfigMaps {
+		if after.ConfigMaps[i] != n.configMaps[name] {
+			t.Errorf("config map %s became %s", name, after.ConfigMaps[i])
 		}
 	}
 	// A restored disk is a plain claim: a DataVolume would be filled anew.

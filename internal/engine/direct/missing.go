@@ -12,6 +12,7 @@ import (
 
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -128,7 +129,7 @@ func (e *Engine) missingParts(ctx context.Context, vm json.RawMessage, n *renami
 	if machine.Spec.Template == nil {
 		return nil, nil // the API server says what is wrong with it
 	}
-	refs := referencesOf(machine)
+	refs := capture.ReferencesOf(machine)
 	var warnings []string
 	for _, kind := range []struct {
 		name   string
@@ -136,8 +137,8 @@ func (e *Engine) missingParts(ctx context.Context, vm json.RawMessage, n *renami
 		have   map[string]string
 		read   func(ctx context.Context, namespace, name string) (*foundObject, error)
 	}{
-		{"Secret", refs.secrets, n.secrets, e.readSecret},
-		{"ConfigMap", refs.configMaps, n.configMaps, e.readConfigMap},
+		{"Secret", refs.Secrets, n.secrets, e.readSecret},
+		{"ConfigMap", refs.ConfigMaps, n.configMaps, e.readConfigMap},
 	} {
 		for _, name := range kind.wanted {
 			if _, restored := kind.have[name]; restored {

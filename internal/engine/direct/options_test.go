@@ -490,15 +490,6 @@ func TestSnapshotOfAnotherVolume(t *testing.T) {
 	})
 }
 
-func TestShareableDiskIsTold(t *testing.T) {
-	yes := true
-	vm := &kubevirtv1.VirtualMachine{Spec: kubevirtv1.VirtualMachineSpec{Template: &kubevirtv1.VirtualMachineInstanceTemplateSpec{}}}
-	vm.Spec.Template.Spec.Domain.Devices.Disks = []kubevirtv1.Disk{{Name: "own"}, {Name: "quorum", Shareable: &yes}}
-	if got := shared(vm); len(got) != 1 || !strings.Contains(got[0], `"quorum"`) {
-		t.Errorf("%q", got)
-	}
-}
-
 // The plan of a machine with two disks and two networks costs few requests, most of
 // them at the same time.
 func TestRequestsOfAPlan(t *testing.T) {

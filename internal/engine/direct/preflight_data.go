@@ -87,7 +87,7 @@ func lookOnTarget(ctx context.Context, store target.Store, backup *vmbackup.Back
 	}
 	_, err = store.Stat(ctx, target.BackupConfigKey(volume, name))
 	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
-		err := missingData(ctx, store, fmt.Sprintf("the data of volume %s is not on %s: backup %s of Longhorn volume %s is missing there", v.Name, store, name, volume),
+		err := target.MissingData(ctx, store, fmt.Sprintf("the data of volume %s is not on %s: backup %s of Longhorn volume %s is missing there", v.Name, store, name, volume),
 			"check that the backup target is the one that the backup was made on; choose another backup with: kubectl vmbackup list --from target")
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonDataLost {
 			return err, nil

@@ -4,7 +4,6 @@
 package direct
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -35,26 +34,16 @@ func (r *backupRun) seeAll(ctx context.Context) error {
 	group.SetLimit(parallel)
 	for _, v := range volumes {
 		group.Go(func() error {
-			return seen(ctx, store, target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup),
+			return target.See(ctx, store, target.BackupConfigKey(v.LonghornVolume, v.LonghornBackup),
 				fmt.Sprintf("backup %s of volume %s", v.LonghornBackup, v.Name))
 		})
 	}
 	for _, image := range r.backup().Status.Images {
 		group.Go(func() error {
-			return seen(ctx, store, target.BackingImageConfigKey(image.Name), "the backup of backing image "+image.Name)
+			return target.See(ctx, store, target.BackingImageConfigKey(image.Name), "the backup of backing image "+image.Name)
 		})
 	}
 	return group.Wait()
-}
-
-// seen fails when a file that Longhorn reported is not on the target.
-func seen(ctx context.Context, store target.Store, key, what string) error {
-	_, err := store.Stat(ctx, key)
-	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
-		return missingData(ctx, store, fmt.Sprintf("Longhorn calls %s complete, but %s does not hold it (%s)", what, store, key),
-			"check that Longhorn and this command see the same backup target, then create a new backup")
-	}
-	return err
 }
 
 // publish writes the machine's description beside the data, in Harvester's format
@@ -83,7 +72,7 @@ func (r *backupRun) publish(ctx context.Context) error {
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	for key, content := range files {
-		group.Go(func() error { return writeChecked(gctx, store, key, content) })
+		group.Go(func() error { return target.PutChecked(gctx, store, key, content) })
 	}
 	if err := group.Wait(); err != nil {
 		if vmbackup.ReasonOf(err) != vmbackup.ReasonDataDamaged {
@@ -96,21 +85,5 @@ func (r *backupRun) publish(ctx context.Context) error {
 		return err
 	}
 	r.backup().Status.Metadata = status.Metadata
-	return nil
-}
-
-// writeChecked writes a file and compares what the target returns.
-func writeChecked(ctx context.Context, store target.Store, key string, content []byte) error {
-	if err := store.Put(ctx, key, content); err != nil {
-		return err
-	}
-	back, err := store.Get(ctx, key, int64(len(content))+1)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(back, content) {
-		return vmbackup.Errorf(vmbackup.ReasonDataDamaged, "%s on %s does not read back as it was written", key, store).
-			WithHint("the target does not keep what is written to it; check it before you rely on any backup there")
-	}
 	return nil
 }

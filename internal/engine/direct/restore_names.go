@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -28,8 +29,8 @@ func claimNames(backup *vmbackup.Backup, n *renaming, taken map[string]bool) map
 		name := v.PVC
 		if n.renamed() {
 			name = shorten(n.to.Name+"-"+v.Name, 253)
-			if v.Name == stateVolume(n.from.Name) {
-				name = stateVolume(n.to.Name)
+			if v.Name == capture.StateVolume(n.from.Name) {
+				name = capture.StateVolume(n.to.Name)
 			}
 		}
 		if n.inPlace {

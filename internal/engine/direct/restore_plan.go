@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
@@ -219,7 +220,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		if err := checkMode(class, claim, v.StorageClass); err != nil {
 			return nil, err
 		}
-		if claim.Labels[labelPersistentState] != "" && v.Name == stateVolume(n.from.Name) {
+		if claim.Labels[labelPersistentState] != "" && v.Name == capture.StateVolume(n.from.Name) {
 			if !n.inPlace {
 				if err := e.checkState(ctx, n); err != nil {
 					return nil, err

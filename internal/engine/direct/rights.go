@@ -5,101 +5,31 @@ package direct
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
-	authv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
-	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// right is one verb on one resource; resource may carry a subresource, as in
-// virtualmachineinstances/freeze. The namespace is empty for cluster-wide objects.
+// right is a kube.Right, to be written down in a row of a table.
 type right struct{ verb, group, resource, namespace string }
 
-func (r right) String() string {
-	resource := r.resource
-	if r.group != "" {
-		name, sub, found := strings.Cut(resource, "/")
-		if resource = name + "." + r.group; found {
-			resource += "/" + sub
-		}
-	}
-	if r.namespace == "" {
-		return r.verb + " " + resource + " (cluster-wide)"
-	}
-	return r.verb + " " + resource + " in namespace " + r.namespace
-}
-
-// missingRights asks the API server which of the rights the user does not have:
-// one request a namespace. An authorizer that cannot list its rules proves
-// nothing, and then nothing is missing.
 func (e *Engine) missingRights(ctx context.Context, namespace string, wanted []right) ([]right, error) {
-	namespaces := map[string][]right{}
-	for _, w := range wanted {
-		// Cluster-wide rules are part of the answer for any namespace.
-		ask := w.namespace
-		if ask == "" {
-			if ask = namespace; ask == "" {
-				ask = metav1.NamespaceDefault
-			}
-		}
-		namespaces[ask] = append(namespaces[ask], w)
+	missing, err := e.clients.MissingRights(ctx, namespace, kubeRights(wanted))
+	var rights []right
+	for _, m := range missing {
+		rights = append(rights, right{m.Verb, m.Group, m.Resource, m.Namespace})
 	}
-	var (
-		mu      sync.Mutex
-		missing []right
-	)
-	group, gctx := errgroup.WithContext(ctx)
-	for ask, rights := range namespaces {
-		group.Go(func() error {
-			review, err := e.clients.Core.AuthorizationV1().SelfSubjectRulesReviews().Create(gctx,
-				&authv1.SelfSubjectRulesReview{Spec: authv1.SelfSubjectRulesReviewSpec{Namespace: ask}}, metav1.CreateOptions{})
-			if err != nil {
-				return kube.Error(err, "ask for", "the user's rights in namespace "+ask)
-			}
-			if review.Status.Incomplete {
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, w := range rights {
-				if !slices.ContainsFunc(review.Status.ResourceRules, w.grantedBy) {
-					missing = append(missing, w)
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return missing, nil
-}
-
-// grantedBy reports whether a rule grants the right on all objects of the resource.
-func (r right) grantedBy(rule authv1.ResourceRule) bool {
-	has := func(list []string, want string) bool {
-		return slices.Contains(list, want) || slices.Contains(list, "*")
-	}
-	return len(rule.ResourceNames) == 0 && has(rule.Verbs, r.verb) && has(rule.APIGroups, r.group) && has(rule.Resources, r.resource)
+	return rights, err
 }
 
 // forbidden is the error for missing rights, nil when none is missing.
 func forbidden(missing []right, namespace string) error {
-	if len(missing) == 0 {
-		return nil
+	return kube.ForbiddenWithout(kubeRights(missing), namespace)
+}
+
+func kubeRights(rights []right) []kube.Right {
+	list := make([]kube.Right, len(rights))
+	for i, r := range rights {
+		list[i] = kube.Right{Verb: r.verb, Group: r.group, Resource: r.resource, Namespace: r.namespace}
 	}
-	words := make([]string, len(missing))
-	for i, m := range missing {
-		words[i] = m.String()
-	}
-	slices.Sort(words)
-	return vmbackup.Errorf(vmbackup.ReasonForbidden, "%s", fmt.Sprintf("this user may not: %s", strings.Join(words, "; "))).
-		WithHint("ask for these rights; all that the tool needs is listed in its documentation (docs/rbac.md); check with: kubectl auth can-i --list -n %s", namespace)
+	return list
 }

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -102,38 +103,7 @@ func TestRestorable(t *testing.T) {
 	}
 }
 
-func TestGrantedBy(t *testing.T) {
-	r := right{"create", "snapshot.storage.k8s.io", "volumesnapshots", "demo"}
-	rule := func(verb, group, resource string, names ...string) authv1.ResourceRule {
-		return authv1.ResourceRule{Verbs: []string{verb}, APIGroups: []string{group}, Resources: []string{resource}, ResourceNames: names}
-	}
-	for _, tc := range []struct {
-		rule authv1.ResourceRule
-		want bool
-	}{
-		{rule("create", "snapshot.storage.k8s.io", "volumesnapshots"), true},
-		{rule("*", "*", "*"), true},
-		{rule("get", "snapshot.storage.k8s.io", "volumesnapshots"), false},
-		{rule("create", "", "volumesnapshots"), false},
-		{rule("create", "snapshot.storage.k8s.io", "volumesnapshotcontents"), false},
-		{rule("create", "snapshot.storage.k8s.io", "volumesnapshots", "one"), false},
-	} {
-		if got := r.grantedBy(tc.rule); got != tc.want {
-			t.Errorf("%+v: %t", tc.rule, got)
-		}
-	}
-}
-
-func TestRightsInWords(t *testing.T) {
-	for want, r := range map[string]right{
-		"create secrets in namespace demo":                                                 {"create", "", "secrets", "demo"},
-		"delete volumesnapshotcontents.snapshot.storage.k8s.io (cluster-wide)":             {"delete", "snapshot.storage.k8s.io", "volumesnapshotcontents", ""},
-		"update virtualmachineinstances.subresources.kubevirt.io/freeze in namespace demo": {"update", "subresources.kubevirt.io", "virtualmachineinstances/freeze", "demo"},
-	} {
-		if got := r.String(); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
+func TestForbidden(t *testing.T) {
 	if err := forbidden(nil, "demo"); err != nil {
 		t.Error(err)
 	}
@@ -174,15 +144,15 @@ func TestMissingRights(t *testing.T) {
 }
 
 func TestTargetOf(t *testing.T) {
-	volumes := func(targets ...string) *capture {
-		c := &capture{}
+	volumes := func(targets ...string) *capture.Machine {
+		c := &capture.Machine{}
 		for _, name := range targets {
-			c.volumes = append(c.volumes, capturedVolume{target: name})
+			c.Volumes = append(c.Volumes, capture.Volume{Target: name})
 		}
 		return c
 	}
 	for _, tc := range []struct {
-		have   *capture
+		have   *capture.Machine
 		asked  string
 		kind   vmbackup.BackupType
 		want   string

@@ -11,25 +11,6 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// missingData is the error for data that is not on a target: DataLost on one that holds
-// other files, TargetEmpty on one without any, which proves nothing. A target that
-// does not say is its own error.
-func missingData(ctx context.Context, store target.Store, what, hint string) error {
-	empty, err := target.Empty(ctx, store)
-	switch {
-	case err != nil:
-		return err
-	case empty:
-		return emptyTarget(store, what)
-	}
-	return vmbackup.Errorf(vmbackup.ReasonDataLost, "%s", what).WithHint("%s", hint)
-}
-
-func emptyTarget(store target.Store, what string) *vmbackup.Error {
-	return vmbackup.Errorf(vmbackup.ReasonTargetEmpty, "%s; not one file lies on %s, so that it is another target than the backup was made on, or was emptied", what, store).
-		WithHint("look at the bucket or the directory itself, and at the URL in Longhorn's BackupTarget; an empty target says nothing about the backup, and nothing was changed")
-}
-
 // reach turns what a target has refused during a run into TargetUnavailable: the
 // run's work is not undone by it, and the same command goes on once the target
 // takes it. Forbidden is of the target's credentials here, which can be mended.

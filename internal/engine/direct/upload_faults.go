@@ -161,7 +161,7 @@ func (r *backupRun) doubt(ctx context.Context, v *vmbackup.BackupVolume) (messag
 	case err != nil:
 		return "", &targetAway{err}
 	case empty:
-		return "", emptyTarget(store, what)
+		return "", target.EmptyError(store, what)
 	}
 	if list, err := r.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(ctx, r.engine.backupsOf(r.backup())); err != nil || listed(v, r.state.Snapshots[v.Name], list) {
 		return "", nil //nolint:nilerr // another one is under way, or it is back; the watch tells

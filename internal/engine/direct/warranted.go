@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/capture"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -52,11 +53,11 @@ func keepWarranted(record *metadata.Record) (warnings []string, err error) {
 	if vm.Spec.Template == nil {
 		return nil, vmbackup.Errorf(vmbackup.ReasonDataDamaged, "the machine in backup %s has no template", record.Backup.Ref())
 	}
-	refs := referencesOf(vm)
+	refs := capture.ReferencesOf(vm)
 	for _, list := range []struct {
 		objects *[]json.RawMessage
 		names   []string
-	}{{&record.Secrets, refs.secrets}, {&record.ConfigMaps, refs.configMaps}} {
+	}{{&record.Secrets, refs.Secrets}, {&record.ConfigMaps, refs.ConfigMaps}} {
 		var kept []json.RawMessage
 		for _, raw := range *list.objects {
 			m, err := metadata.ParseManifest(raw)

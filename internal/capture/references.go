@@ -1,7 +1,7 @@
 // Copyright The kubectl-vmbackup Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package direct
+package capture
 
 import (
 	"encoding/json"
@@ -13,42 +13,42 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 )
 
-// claimRef is a volume of a virtual machine that lies on a claim.
-type claimRef struct{ volume, claim string }
+// ClaimRef is a volume of a virtual machine that lies on a claim.
+type ClaimRef struct{ Volume, Claim string }
 
-// references are the names of the namespaced objects that a machine's template
+// References are the names of the namespaced objects that a machine's template
 // refers to, each once and in the order of the template.
-type references struct {
-	claims              []claimRef
-	secrets, configMaps []string
-	// warnings name what the machine has and a backup cannot hold.
-	warnings []string
+type References struct {
+	Claims              []ClaimRef
+	Secrets, ConfigMaps []string
+	// Warnings name what the machine has and a backup cannot hold.
+	Warnings []string
 }
 
-func (r *references) secret(name string) {
-	if name != "" && !slices.Contains(r.secrets, name) {
-		r.secrets = append(r.secrets, name)
+func (r *References) secret(name string) {
+	if name != "" && !slices.Contains(r.Secrets, name) {
+		r.Secrets = append(r.Secrets, name)
 	}
 }
 
-func (r *references) configMap(name string) {
-	if name != "" && !slices.Contains(r.configMaps, name) {
-		r.configMaps = append(r.configMaps, name)
+func (r *References) configMap(name string) {
+	if name != "" && !slices.Contains(r.ConfigMaps, name) {
+		r.ConfigMaps = append(r.ConfigMaps, name)
 	}
 }
 
-func (r *references) claim(volume, name string) {
-	for _, c := range r.claims {
-		if c.claim == name {
+func (r *References) claim(volume, name string) {
+	for _, c := range r.Claims {
+		if c.Claim == name {
 			return // the same disk attached twice is backed up once
 		}
 	}
-	r.claims = append(r.claims, claimRef{volume, name})
+	r.Claims = append(r.Claims, ClaimRef{volume, name})
 }
 
-// referencesOf walks the template of a machine.
-func referencesOf(vm *kubevirtv1.VirtualMachine) references {
-	var r references
+// ReferencesOf walks the template of a machine.
+func ReferencesOf(vm *kubevirtv1.VirtualMachine) References {
+	var r References
 	for _, v := range vm.Spec.Template.Spec.Volumes {
 		r.volume(v)
 	}
@@ -57,7 +57,7 @@ func referencesOf(vm *kubevirtv1.VirtualMachine) references {
 	}
 	r.hooks(vm.Spec.Template.ObjectMeta.Annotations)
 	if owner := metav1.GetControllerOf(vm); owner != nil {
-		r.warnings = append(r.warnings, fmt.Sprintf("the machine belongs to %s %q, which is not in the backup: restored, it belongs to nobody", owner.Kind, owner.Name))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the machine belongs to %s %q, which is not in the backup: restored, it belongs to nobody", owner.Kind, owner.Name))
 	}
 	for _, c := range vm.Spec.Template.Spec.AccessCredentials {
 		if c.SSHPublicKey != nil && c.SSHPublicKey.Source.Secret != nil {
@@ -70,7 +70,16 @@ func referencesOf(vm *kubevirtv1.VirtualMachine) references {
 	return r
 }
 
-func (r *references) volume(v kubevirtv1.Volume) {
+// ClaimOf is the claim that a volume of a machine lies on, empty for none.
+func ClaimOf(v kubevirtv1.Volume) string {
+	var r References
+	if r.volume(v); len(r.Claims) == 0 {
+		return ""
+	}
+	return r.Claims[0].Claim
+}
+
+func (r *References) volume(v kubevirtv1.Volume) {
 	switch {
 	case v.PersistentVolumeClaim != nil:
 		r.claim(v.Name, v.PersistentVolumeClaim.ClaimName)
@@ -101,13 +110,13 @@ func (r *references) volume(v kubevirtv1.Volume) {
 	case v.ServiceAccount != nil:
 		// It carries rights, which are the cluster's to give: the restore looks for it.
 	case v.HostDisk != nil:
-		r.warnings = append(r.warnings, fmt.Sprintf("volume %q is a file on the node (hostDisk): its data is not in the backup", v.Name))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("volume %q is a file on the node (hostDisk): its data is not in the backup", v.Name))
 	case v.EmptyDisk != nil:
-		r.warnings = append(r.warnings, fmt.Sprintf("volume %q is an emptyDisk: its data lives only as long as the machine runs and is not in the backup", v.Name))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("volume %q is an emptyDisk: its data lives only as long as the machine runs and is not in the backup", v.Name))
 	}
 }
 
-func (r *references) cloudInit(userData, networkData *corev1.LocalObjectReference) {
+func (r *References) cloudInit(userData, networkData *corev1.LocalObjectReference) {
 	if userData != nil {
 		r.secret(userData.Name)
 	}
@@ -116,8 +125,8 @@ func (r *references) cloudInit(userData, networkData *corev1.LocalObjectReferenc
 	}
 }
 
-// annotationHooks is KubeVirt's annotation of a template that lists hook sidecars as JSON.
-const annotationHooks = "hooks.kubevirt.io/hookSidecars"
+// AnnotationHooks is KubeVirt's annotation of a template that lists hook sidecars as JSON.
+const AnnotationHooks = "hooks.kubevirt.io/hookSidecars"
 
 // hookSidecar is what a hook sidecar can refer to.
 type hookSidecar struct {
@@ -129,14 +138,14 @@ type hookSidecar struct {
 	} `json:"pvc"`
 }
 
-func (r *references) hooks(annotations map[string]string) {
-	list, found := annotations[annotationHooks]
+func (r *References) hooks(annotations map[string]string) {
+	list, found := annotations[AnnotationHooks]
 	if !found {
 		return
 	}
 	var sidecars []hookSidecar
 	if err := json.Unmarshal([]byte(list), &sidecars); err != nil {
-		r.warnings = append(r.warnings, fmt.Sprintf("annotation %s cannot be read (%v), so what its hooks refer to is not in the backup", annotationHooks, err))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("annotation %s cannot be read (%v), so what its hooks refer to is not in the backup", AnnotationHooks, err))
 		return
 	}
 	for _, s := range sidecars {
@@ -144,7 +153,7 @@ func (r *references) hooks(annotations map[string]string) {
 			r.configMap(s.ConfigMap.Name)
 		}
 		if s.PVC != nil {
-			r.warnings = append(r.warnings, fmt.Sprintf("PersistentVolumeClaim %q of a hook sidecar is not in the backup: it is no disk of the machine", s.PVC.Name))
+			r.Warnings = append(r.Warnings, fmt.Sprintf("PersistentVolumeClaim %q of a hook sidecar is not in the backup: it is no disk of the machine", s.PVC.Name))
 		}
 	}
 }

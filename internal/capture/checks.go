@@ -1,7 +1,7 @@
 // Copyright The kubectl-vmbackup Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package direct
+package capture
 
 import (
 	"fmt"
@@ -14,9 +14,9 @@ import (
 
 // checkEngine refuses a volume whose backup could not be restored for sure: of
 // Longhorn's data engines, v1 alone is known to this tool.
-func checkEngine(volume *longhornv1.Volume, ref claimRef, vm vmbackup.Ref) error {
+func checkEngine(volume *longhornv1.Volume, ref ClaimRef, vm vmbackup.Ref) error {
 	if engine := volume.Spec.DataEngine; engine != "" && engine != longhornv1.DataEngineTypeV1 {
-		return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "volume %q of VirtualMachine %s (Longhorn volume %s) is run by Longhorn's data engine %s, and only those of v1 are backed up", ref.volume, vm, volume.Name, engine).
+		return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "volume %q of VirtualMachine %s (Longhorn volume %s) is run by Longhorn's data engine %s, and only those of v1 are backed up", ref.Volume, vm, volume.Name, engine).
 			WithHint("move the disk to a StorageClass with dataEngine v1, or back it up in Longhorn itself")
 	}
 	return nil
