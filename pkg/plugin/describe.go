@@ -28,8 +28,8 @@ type describeOptions struct {
 func (g *globals) newDescribe() *cobra.Command {
 	o := &describeOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "describe (BACKUP | restore/NAME)",
-		Short: "Show all that is known of a backup or restore, as a tree",
+		Use:   "describe (BACKUP | restore/NAME | image/NAME)",
+		Short: "Show all that is known of a backup, restore or image, as a tree",
 		Long: `Show all that is known of a backup or a restore: volumes and their handles,
 images, secrets and config maps by their keys (never their values), where the
 description lies, times, consistency, and the cluster's events that explain a
@@ -42,11 +42,14 @@ kubectl vmbackup describe web-20260102-030405
 kubectl vmbackup describe prod/web-20260102-030405 --from target
 
 # A restore
-kubectl vmbackup describe restore/web-20260102-040506 -n test`,
+kubectl vmbackup describe restore/web-20260102-040506 -n test
+
+# An image from which disks of machines are made
+kubectl vmbackup describe image/ubuntu`,
 		Args:              named("the name of what to describe", cobra.ExactArgs(1)),
 		ValidArgsFunction: g.completeOperation,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := validOperation(args[0], func() error { return validSource(o.from) }, o.check); err != nil {
+			if err := validDescribed(args[0], func() error { return validSource(o.from) }, o.check); err != nil {
 				return usageError(cmd, err)
 			}
 			return o.execute(cmd.Context(), args[0])
@@ -64,6 +67,9 @@ func (o *describeOptions) execute(ctx context.Context, arg string) error {
 	s, err := o.connect(o.target)
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(arg, imagePrefix) {
+		return o.describeImage(ctx, s, arg)
 	}
 	op, err := parseOperation(arg, s.namespace)
 	if err != nil {

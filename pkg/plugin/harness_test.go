@@ -59,6 +59,7 @@ type rig struct {
 	engine  *fakeEngine
 	journal *journal.Memory
 	store   *target.Memory
+	images  vmbackup.Images
 	// down is the error of everything that is asked of the cluster itself.
 	down error
 	// happened are the events of namespaces.
@@ -146,7 +147,7 @@ func (r *rig) globals(out, errOut io.Writer) *globals {
 		}
 		open := func(context.Context, string) (target.Store, error) { return r.store, nil }
 		return &session{
-			namespace: "shop", cluster: rigCluster{r}, engine: r.engine,
+			namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images,
 			catalog: catalog.New(r.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, decodeRestore),
 		}, nil
 	}

@@ -27,7 +27,10 @@ kubectl vmbackup list --vm web --from all --sort-by age
 kubectl vmbackup list -A --from target
 
 # Restores of all namespaces, and every change of them
-kubectl vmbackup list restores -A --watch`
+kubectl vmbackup list restores -A --watch
+
+# Images from which disks of machines are made
+kubectl vmbackup list images -A`
 
 // listOptions are the flags of list.
 type listOptions struct {
@@ -46,6 +49,7 @@ type listOptions struct {
 const (
 	listBackups  = "backups"
 	listRestores = "restores"
+	listImages   = "images"
 )
 
 // sortKeys are the values of --sort-by.
@@ -54,10 +58,10 @@ func sortKeys() []string { return []string{"name", "age", "vm", "phase", "size"}
 func (g *globals) newList() *cobra.Command {
 	o := &listOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:     "list [backups | restores]",
+		Use:     "list [backups | restores | images]",
 		Aliases: []string{"get", "ls"},
-		Short:   "List backups or restores",
-		Long: `List backups or restores, newest first.
+		Short:   "List backups, restores or images",
+		Long: `List backups or restores, newest first, or images by their names.
 
 Backups are found in the cluster's records, among those of Harvester's own
 controllers where they run, and, with --from target or all, in the files on the
@@ -66,7 +70,7 @@ the target and Longhorn shows every upload of it as completed. Parts that cannot
 be read are warnings and hide nothing; the exit code is then 3.`,
 		Example:   listExample,
 		Args:      usageArgs(cobra.MaximumNArgs(1)),
-		ValidArgs: []string{listBackups, listRestores},
+		ValidArgs: []string{listBackups, listRestores, listImages},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.kind = listBackups
 			if len(args) == 1 {
@@ -99,8 +103,11 @@ func (o *listOptions) validate() error {
 		o.kind = listBackups
 	case "restore", listRestores:
 		o.kind = listRestores
+	case "image", listImages:
+		o.kind = listImages
+		return o.validateImages()
 	default:
-		return invalid("%q is neither %s nor %s", o.kind, listBackups, listRestores)
+		return invalid("%q is none of %s, %s, %s", o.kind, listBackups, listRestores, listImages)
 	}
 	if o.sortBy != "" && !slices.Contains(sortKeys(), o.sortBy) {
 		return invalid("--sort-by %q is none of %s", o.sortBy, strings.Join(sortKeys(), ", "))
@@ -127,6 +134,9 @@ func (o *listOptions) execute(ctx context.Context) error {
 	}
 	if !o.allNamespaces {
 		o.options.Namespace = s.namespace
+	}
+	if o.kind == listImages {
+		return o.listImages(ctx, s)
 	}
 	if o.watch {
 		return o.follow(ctx, s)

@@ -138,6 +138,9 @@ func (g *globals) newRoot() *cobra.Command {
 		{Message: "Inspection Commands:", Commands: []*cobra.Command{
 			g.newList(), g.newDescribe(), g.newWatch(),
 		}},
+		{Message: "Image Commands:", Commands: []*cobra.Command{
+			g.newImage(),
+		}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{
 			g.newVersion(), g.newCompletion(), g.newPluginCompletion(),
 		}},

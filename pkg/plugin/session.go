@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
+	"github.com/vmbackup/kubectl-vmbackup/internal/image"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -25,6 +26,7 @@ type session struct {
 	cluster   cluster
 	catalog   vmbackup.Catalog
 	engine    vmbackup.Engine
+	images    vmbackup.Images
 }
 
 // newSession makes the clients of the cluster that the kubeconfig names. Nothing
@@ -64,6 +66,7 @@ func (g *globals) newSession(targetName string) (*session, error) {
 	return &session{
 		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
 		engine: direct.New(clients, store, found, open, g.clock),
+		images: image.New(clients),
 	}, nil
 }
 

@@ -238,7 +238,7 @@ func (s *suite) makeRoles(t *testing.T) {
 			}
 		})
 	}
-	if made != 4 {
-		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 4", made)
+	if made != 5 {
+		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 5", made)
 	}
 }

@@ -51,7 +51,7 @@ func newListing(o Options, rows int) *listing {
 
 // rankOf is which of the columns in the middle go last when the width shrinks.
 func rankOf() []string {
-	return []string{"", "VM", "SIZE", "CONSISTENCY", "BACKUP", "VOLUMES", "FOUND ON", "STEP", "TYPE", "ENGINE", "UPLOADED", "TOOK", "FREEZE", "TARGET", "MODE"}
+	return []string{"", "VM", "SIZE", "REPLICAS", "VIRTUAL", "STORAGECLASS", "USED BY", "CONSISTENCY", "BACKUP", "VOLUMES", "FOUND ON", "STEP", "TYPE", "ENGINE", "UPLOADED", "TOOK", "FREEZE", "TARGET", "MODE", "SOURCE", "BACKING IMAGE", "CHECKSUM"}
 }
 
 // set fills a cell of a column in the middle, made when it is first named.
@@ -67,7 +67,9 @@ func (t *listing) set(row int, title, value string) {
 		case "BACKUP", "STEP":
 			c.least, c.fair = 16, 24
 			c.middle = title == "BACKUP"
-		case "VOLUMES", "UPLOADED", "TOOK", "FREEZE":
+		case "STORAGECLASS":
+			c.least, c.fair = 12, 24
+		case "VOLUMES", "UPLOADED", "TOOK", "FREEZE", "REPLICAS", "VIRTUAL":
 			c.right = true
 		}
 		t.middle, at = append(t.middle, c), len(t.middle)
