@@ -59,6 +59,7 @@ func (s *suite) exec(ctx context.Context, t *testing.T, path string, extra []str
 		t.Fatalf("%s: %v", path, err)
 	}
 	if ctx.Err() != nil {
+		s.tellStuck(t)
 		t.Fatalf("not done in %s: %s", commandDeadline, got)
 	}
 	return got
