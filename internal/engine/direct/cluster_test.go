@@ -52,6 +52,8 @@ type cluster struct {
 	events  *recorder
 
 	mu sync.Mutex
+	// bindForgets: the snapshot controller overlooks composed VolumeSnapshots until they change.
+	bindForgets bool
 	// cutTakes is how long Longhorn takes for a snapshot, by claim; a negative one is never cut.
 	cutTakes map[string]time.Duration
 	// uploadFails is the error of the upload of a Longhorn volume.
@@ -191,6 +193,9 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		if verb == "create" && o.Spec.Source.PersistentVolumeClaimName != nil {
 			c.snapshot(o)
 		}
+		if o.Spec.Source.VolumeSnapshotContentName != nil && (o.Status == nil || o.Status.BoundVolumeSnapshotContentName == nil) {
+			c.bind(o)
+		}
 	case *corev1.PersistentVolumeClaim:
 		if verb == "create" && o.Spec.DataSource != nil {
 			time.AfterFunc(100*time.Millisecond, func() { c.provision(o) })
@@ -224,6 +229,24 @@ func (c *cluster) react(verb, kind string, object runtime.Object) {
 		}
 	}
 	_ = kind
+}
+
+// bind is the snapshot controller's work on a composed VolumeSnapshot; one that is
+// forgotten is bound only once somebody has changed it.
+func (c *cluster) bind(s *snapshotv1.VolumeSnapshot) {
+	c.mu.Lock()
+	forgotten := c.bindForgets
+	c.mu.Unlock()
+	if forgotten && s.Annotations[annotationNudge] == "" {
+		return
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		if c.has("volumesnapshots", s.Namespace, s.Name) {
+			edit(c.apiServer, "volumesnapshots", s.Namespace, s.Name, func(s *snapshotv1.VolumeSnapshot) {
+				s.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: s.Spec.Source.VolumeSnapshotContentName}
+			})
+		}
+	})
 }
 
 // snapshot is the work of the CSI controllers and of Longhorn on a new VolumeSnapshot.
@@ -435,6 +458,11 @@ func (c *cluster) provision(claim *corev1.PersistentVolumeClaim) {
 		c.t.Errorf("claim %s: no composed snapshot %s", claim.Name, claim.Spec.DataSource.Name)
 		return
 	}
+	edit(c.apiServer, "volumesnapshots", claim.Namespace, claim.Spec.DataSource.Name, func(o *snapshotv1.VolumeSnapshot) {
+		if o.Status == nil || o.Status.BoundVolumeSnapshotContentName == nil {
+			c.t.Errorf("claim %s was made before its snapshot %s was bound", claim.Name, o.Name)
+		}
+	})
 	if strings.HasPrefix(handle, "bak://") && !c.has("backups", kube.LonghornNamespace, backup) {
 		c.t.Errorf("claim %s: Longhorn does not list %s", claim.Name, handle)
 		return

@@ -6,7 +6,6 @@ package direct
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -21,17 +20,6 @@ import (
 // contentsDeadline is how long csi-snapshotter may take to let go of
 // VolumeSnapshotContents, which is a matter of seconds while it runs.
 const contentsDeadline = 2 * time.Minute
-
-const (
-	// nudgeAfter is how long csi-snapshotter is waited for before it is made to look
-	// again. A content that is deleted in the moment in which its snapshot gets ready
-	// is forgotten: the sidecar leaves out events of changes that it has made itself,
-	// and looks again at its resync only, after 15 minutes (external-snapshotter,
-	// pkg/utils ShouldEnqueueContentChange).
-	nudgeAfter = 10 * time.Second
-	// annotationNudge is what is changed for that.
-	annotationNudge = vmbackup.Group + "/removal"
-)
 
 var errContentsDeadline = vmbackup.Errorf(vmbackup.ReasonEngineUnavailable, "VolumeSnapshotContents that are deleted are still there after %s: csi-snapshotter does not let go of them; nothing else was removed", contentsDeadline).
 	WithHint("check that the csi-snapshotter of Longhorn runs, then run the same command again")
@@ -76,10 +64,10 @@ func (e *Engine) awaitContentGone(ctx context.Context, name string) error {
 		if err == nil || !over {
 			return err
 		}
-		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, annotationNudge, e.clock().UTC().Format(time.RFC3339))
-		_, err = client.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: kube.FieldManager})
-		// Who may not do it waits for the sidecar's own time.
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+		// A content that is deleted in the moment in which its snapshot gets ready is
+		// forgotten: the sidecar leaves out events of changes that it has made itself
+		// (external-snapshotter, pkg/utils ShouldEnqueueContentChange).
+		if _, err := client.Patch(ctx, name, types.MergePatchType, e.nudge(), metav1.PatchOptions{FieldManager: kube.FieldManager}); nudged(err) != nil {
 			return kube.Error(err, "patch", "VolumeSnapshotContent "+name)
 		}
 	}

@@ -100,7 +100,7 @@ func (e *Engine) askForSync(ctx context.Context, backup *vmbackup.Backup) error 
 }
 
 // ensureSnapshots composes a VolumeSnapshotContent and its VolumeSnapshot for
-// every volume. The policy is Retain, so that removing them leaves the data alone.
+// every volume, and waits until they are bound. The policy is Retain, so that removing them leaves the data alone.
 func (r *restoreRun) ensureSnapshots(ctx context.Context) error {
 	if r.record.DataRestored {
 		return nil
@@ -113,6 +113,24 @@ func (r *restoreRun) ensureSnapshots(ctx context.Context) error {
 		return err
 	}
 	r.record.Class = class // another one, where the planned one is gone
+	told := map[string]bool{}
+	for {
+		if err := r.composeSnapshots(ctx); err != nil {
+			return err
+		}
+		bound, err := r.awaitBound(ctx, told)
+		if err != nil || bound {
+			return err
+		}
+		if err := r.stillOwn(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// composeSnapshots creates what is not there of the VolumeSnapshotContents and
+// their VolumeSnapshots.
+func (r *restoreRun) composeSnapshots(ctx context.Context) error {
 	client := r.engine.clients.Snapshot.SnapshotV1()
 	for i := range r.restore().Status.Volumes {
 		v := &r.restore().Status.Volumes[i]
