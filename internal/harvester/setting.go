@@ -6,6 +6,7 @@ package harvester
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -103,6 +104,14 @@ func DecodeTarget(s *Setting) (*Target, error) {
 		return nil, nil
 	}
 	return t, nil
+}
+
+// URL is the target's in the form of Longhorn's BackupTarget, as Harvester composes it.
+func (t *Target) URL() string {
+	if t.Type == TargetS3 {
+		return fmt.Sprintf("s3://%s@%s/", t.BucketName, t.BucketRegion)
+	}
+	return "nfs://" + strings.TrimPrefix(t.Endpoint, "nfs://")
 }
 
 // Same says whether a backup lies on this target, by Harvester's own rule.

@@ -39,7 +39,7 @@ func (c *Clients) ReadBackupTarget(ctx context.Context, name string) (*BackupTar
 			WithHint("set it in Longhorn's settings (or in Harvester's setting backup-target), then run the same command again")
 	}
 	if !bt.Status.Available {
-		return nil, vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longhorn cannot use backup target %q (%s): %s", name, bt.Spec.BackupTargetURL, unavailable(bt)).
+		return nil, vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longhorn cannot use backup target %q (%s): %s", name, bt.Spec.BackupTargetURL, Unavailable(bt)).
 			WithHint("mend the target or its credentials; "+look, name, LonghornNamespace)
 	}
 	t := &BackupTarget{URL: bt.Spec.BackupTargetURL}
@@ -54,8 +54,8 @@ func (c *Clients) ReadBackupTarget(ctx context.Context, name string) (*BackupTar
 	return t, nil
 }
 
-// unavailable is Longhorn's reason why a target cannot be used.
-func unavailable(bt *longhornv1.BackupTarget) string {
+// Unavailable is Longhorn's reason why a target cannot be used.
+func Unavailable(bt *longhornv1.BackupTarget) string {
 	for _, c := range bt.Status.Conditions {
 		if c.Type == longhornv1.BackupTargetConditionTypeUnavailable && c.Status == longhornv1.ConditionStatusTrue && c.Message != "" {
 			return Brief(strings.TrimSpace(c.Message))

@@ -88,3 +88,13 @@ func cleanPrefix(p string) string {
 	}
 	return p + "/"
 }
+
+// PlainURL is Longhorn's URL of a target without a password and without options;
+// empty for what is no URL, which may be a secret.
+func PlainURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return plainURL(u)
+}

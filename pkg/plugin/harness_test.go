@@ -60,6 +60,7 @@ type rig struct {
 	journal *journal.Memory
 	store   *target.Memory
 	images  vmbackup.Images
+	targets *fakeTargets
 	// down is the error of everything that is asked of the cluster itself.
 	down error
 	// happened are the events of namespaces.
@@ -80,7 +81,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	return &rig{
 		t: t, engine: &fakeEngine{errs: map[string]error{}},
-		journal: journal.NewMemory(), store: target.NewMemory(noon),
+		journal: journal.NewMemory(), store: target.NewMemory(noon), targets: &fakeTargets{},
 		answer: strings.NewReader(""), env: map[string]string{"LANG": "C.UTF-8"}, width: 100,
 	}
 }
@@ -147,7 +148,7 @@ func (r *rig) globals(out, errOut io.Writer) *globals {
 		}
 		open := func(context.Context, string) (target.Store, error) { return r.store, nil }
 		return &session{
-			namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images,
+			namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images, targets: r.targets,
 			catalog: catalog.New(r.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, decodeRestore),
 		}, nil
 	}

@@ -141,6 +141,9 @@ func (g *globals) newRoot() *cobra.Command {
 		{Message: "Image Commands:", Commands: []*cobra.Command{
 			g.newImage(),
 		}},
+		{Message: "Backup Target Commands:", Commands: []*cobra.Command{
+			g.newTarget(),
+		}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{
 			g.newVersion(), g.newCompletion(), g.newPluginCompletion(),
 		}},

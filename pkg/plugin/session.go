@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/backuptarget"
 	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
 	"github.com/vmbackup/kubectl-vmbackup/internal/image"
@@ -27,6 +28,7 @@ type session struct {
 	catalog   vmbackup.Catalog
 	engine    vmbackup.Engine
 	images    vmbackup.Images
+	targets   vmbackup.Targets
 }
 
 // newSession makes the clients of the cluster that the kubeconfig names. Nothing
@@ -65,8 +67,9 @@ func (g *globals) newSession(targetName string) (*session, error) {
 	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore).With(catalog.Harvester(clients))
 	return &session{
 		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
-		engine: direct.New(clients, store, found, open, g.clock),
-		images: image.New(clients),
+		images:  image.New(clients),
+		engine:  direct.New(clients, store, found, open, g.clock),
+		targets: backuptarget.New(clients, g.clock, target.Open),
 	}, nil
 }
 

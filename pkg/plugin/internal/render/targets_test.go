@@ -1,0 +1,63 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// sampleTargets are one of every state, and one with names that would act on a terminal.
+func sampleTargets() []vmbackup.Target {
+	synced := sampleNow().Add(-4 * time.Minute)
+	usual := vmbackup.NewTarget("default")
+	usual.Spec = vmbackup.TargetSpec{URL: "s3://vm-backups@eu-central-1/cluster-a/", Type: "s3", PollIntervalSeconds: 300, CredentialSecret: "harvester-backup-target-secret"}
+	usual.Status = vmbackup.TargetStatus{
+		State: vmbackup.TargetAvailable, LastSyncedAt: &synced,
+		Credentials: vmbackup.TargetCredentials{State: vmbackup.StateReady, Keys: []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}},
+		Holds:       &vmbackup.TargetHoldings{Volumes: 12, Backups: 140, FailedBackups: 2, Images: 3, Bytes: 812 * gib},
+		Harvester:   &vmbackup.TargetSetting{State: vmbackup.StateReady, URL: "s3://vm-backups@eu-central-1/", LastRefreshedAt: &synced},
+		Warnings:    []string{"Harvester never looks for new backups by itself (refreshIntervalInSeconds 0)"},
+	}
+	away := vmbackup.NewTarget("offsite")
+	away.Spec = vmbackup.TargetSpec{URL: "nfs://10.0.0.5:/export/vm-backups", Type: "nfs"}
+	away.Status = vmbackup.TargetStatus{
+		State: vmbackup.TargetUnavailable, Message: "cannot mount nfs 10.0.0.5:/export/vm-backups: \x1b[31mconnection timed out",
+		Credentials: vmbackup.TargetCredentials{State: vmbackup.StateSkipped}, Holds: &vmbackup.TargetHoldings{},
+	}
+	unset := vmbackup.NewTarget("spare")
+	unset.Status = vmbackup.TargetStatus{State: vmbackup.TargetNotSet, Credentials: vmbackup.TargetCredentials{State: vmbackup.StateFailed, Message: "there is no Secret longhorn-system/spare"}}
+	return []vmbackup.Target{*usual, *away, *unset}
+}
+
+func TestTargets(t *testing.T) {
+	for name, o := range layouts() {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := Targets(&out, sampleTargets(), o); err != nil {
+				t.Fatal(err)
+			}
+			fitsIn(t, out.String(), o)
+			wide := o
+			wide.Wide = true
+			fmt.Fprintln(&out)
+			if err := Targets(&out, sampleTargets(), wide); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "targets-"+name+".txt", out.Bytes())
+			out.Reset()
+			for _, target := range sampleTargets() {
+				if err := Target(&out, &target, o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			golden(t, "describe-targets-"+name+".txt", out.Bytes())
+			fitsInOrUnbreakable(t, out.String(), o)
+		})
+	}
+}
