@@ -421,7 +421,7 @@ func TestForbiddenJournal(t *testing.T) {
 	if _, _, err := c.Backups(t.Context(), vmbackup.ListOptions{Source: vmbackup.SourceAll}); vmbackup.ReasonOf(err) != vmbackup.ReasonForbidden {
 		t.Errorf("neither: %v, want Forbidden", err)
 	}
-	if _, err := c.Restores(t.Context(), vmbackup.ListOptions{Source: vmbackup.SourceCluster}); !errors.Is(err, errForbidden) {
+	if _, _, err := c.Restores(t.Context(), vmbackup.ListOptions{Source: vmbackup.SourceCluster}); !errors.Is(err, errForbidden) {
 		t.Errorf("restores: %v", err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// Foreign knows the backups that other controllers of the cluster have made and
-// keep. Nothing of it is an error in a cluster without them.
+// Foreign knows the backups and restores that other controllers of the cluster have
+// made and keep. Nothing of it is an error in a cluster without them.
 type Foreign interface {
 	// Backups returns the views of those of a namespace, empty for all, in no order.
 	Backups(ctx context.Context, namespace string) ([]vmbackup.Backup, error)
@@ -23,6 +23,13 @@ type Foreign interface {
 	// Watch calls changed with the view of one, and again after every change, until
 	// changed returns true, the backup is deleted, or ctx ends.
 	Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Backup) bool) error
+	// Restores returns the views of those of a namespace, in no order and perhaps more
+	// than the options ask for.
+	Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Restore, error)
+	// Restore returns one, with all that is known of it, or NotFound.
+	Restore(ctx context.Context, ref vmbackup.Ref) (*vmbackup.Restore, error)
+	// WatchRestore is Watch for a restore.
+	WatchRestore(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Restore) bool) error
 }
 
 // none is Foreign of a cluster that has no other controllers.
@@ -36,6 +43,18 @@ func (none) Record(_ context.Context, ref vmbackup.Ref) (*metadata.Record, error
 
 func (none) Watch(_ context.Context, ref vmbackup.Ref, _ func(*vmbackup.Backup) bool) error {
 	return missing(ref, vmbackup.SourceCluster)
+}
+
+func (none) Restores(context.Context, vmbackup.ListOptions) ([]vmbackup.Restore, error) {
+	return nil, nil
+}
+
+func (none) Restore(_ context.Context, ref vmbackup.Ref) (*vmbackup.Restore, error) {
+	return nil, noRestore(ref)
+}
+
+func (none) WatchRestore(_ context.Context, ref vmbackup.Ref, _ func(*vmbackup.Restore) bool) error {
+	return noRestore(ref)
 }
 
 // With returns the catalog with the backups of foreign controllers in it. The

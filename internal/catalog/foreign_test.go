@@ -16,8 +16,9 @@ import (
 
 // others is a Foreign that knows these backups.
 type others struct {
-	records []*metadata.Record
-	err     error
+	records  []*metadata.Record
+	restores []vmbackup.Restore
+	err      error
 }
 
 func (o others) Backups(_ context.Context, namespace string) ([]vmbackup.Backup, error) {
@@ -46,6 +47,27 @@ func (o others) Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbac
 	r, err := o.Record(ctx, ref)
 	if err == nil {
 		changed(&r.Backup)
+	}
+	return err
+}
+
+func (o others) Restores(context.Context, vmbackup.ListOptions) ([]vmbackup.Restore, error) {
+	return o.restores, o.err
+}
+
+func (o others) Restore(_ context.Context, ref vmbackup.Ref) (*vmbackup.Restore, error) {
+	for i := range o.restores {
+		if o.restores[i].Ref() == ref {
+			return &o.restores[i], nil
+		}
+	}
+	return nil, vmbackup.Errorf(vmbackup.ReasonNotFound, "no %s", ref)
+}
+
+func (o others) WatchRestore(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Restore) bool) error {
+	r, err := o.Restore(ctx, ref)
+	if err == nil {
+		changed(r)
 	}
 	return err
 }

@@ -17,19 +17,24 @@ import (
 
 // Restores implements vmbackup.Catalog. They are in the cluster only, whatever
 // the source. A record that cannot be read is listed with phase Unknown and the error.
-func (c *Catalog) Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Restore, error) {
+func (c *Catalog) Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Restore, []string, error) {
 	if err := opts.Validate(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	selector, err := parse(opts.Selector)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	entries, err := c.journal.List(ctx, journalOptions(journal.KindRestore, opts))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.restoresOf(entries, selector, opts), nil
+	var warnings []string
+	foreign, err := c.foreign.Restores(ctx, opts)
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	return c.restoresOf(entries, foreign, selector, opts), warnings, ctx.Err()
 }
 
 // WatchRestores implements vmbackup.Catalog.
@@ -39,20 +44,29 @@ func (c *Catalog) WatchRestores(ctx context.Context, opts vmbackup.ListOptions, 
 		return err
 	}
 	return c.journal.WatchList(ctx, journalOptions(journal.KindRestore, opts), func(entries []journal.Entry) (bool, error) {
-		return false, changed(c.restoresOf(entries, selector, opts))
+		return false, changed(c.restoresOf(entries, nil, selector, opts))
 	})
 }
 
-// restoresOf reads entries and picks what the options ask for, newest first.
-func (c *Catalog) restoresOf(entries []journal.Entry, selector labels.Selector, opts vmbackup.ListOptions) []vmbackup.Restore {
-	list := make([]vmbackup.Restore, 0, len(entries))
+// restoresOf reads entries, adds what only the foreign controllers know, and picks
+// what the options ask for, newest first.
+func (c *Catalog) restoresOf(entries []journal.Entry, foreign []vmbackup.Restore, selector labels.Selector, opts vmbackup.ListOptions) []vmbackup.Restore {
+	list := make([]vmbackup.Restore, 0, len(entries)+len(foreign))
+	known := make(map[vmbackup.Ref]bool, len(entries))
 	for _, e := range entries {
+		known[e.Ref] = true
 		r, err := c.restoreOf(e)
 		if err != nil {
 			r = vmbackup.NewRestore(e.Ref)
 			r.Status.Phase, r.Status.Error = vmbackup.PhaseUnknown, vmbackup.AsError(err, vmbackup.ReasonDataDamaged)
 		}
 		if selector.Matches(labels.Set(r.Metadata.Labels)) {
+			list = append(list, *r)
+		}
+	}
+	for i := range foreign {
+		r := &foreign[i]
+		if !known[r.Ref()] && (opts.VM == "" || opts.VM == r.Spec.TargetName) && selector.Matches(labels.Set(r.Metadata.Labels)) {
 			list = append(list, *r)
 		}
 	}
@@ -71,14 +85,21 @@ func (c *Catalog) restoresOf(entries []journal.Entry, selector labels.Selector, 
 // Restore implements vmbackup.Catalog.
 func (c *Catalog) Restore(ctx context.Context, ref vmbackup.Ref) (*vmbackup.Restore, error) {
 	e, err := c.journal.Get(ctx, journal.KindRestore, ref)
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		return c.foreign.Restore(ctx, ref)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return c.restoreOf(e)
 }
 
-// WatchRestore implements vmbackup.Catalog.
+// WatchRestore implements vmbackup.Catalog: it follows the record in the cluster, or
+// else the object of the foreign controllers.
 func (c *Catalog) WatchRestore(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Restore) bool) error {
+	if _, err := c.journal.Get(ctx, journal.KindRestore, ref); vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+		return c.foreign.WatchRestore(ctx, ref, changed)
+	}
 	return c.journal.Watch(ctx, journal.KindRestore, ref, func(e journal.Entry) (bool, error) {
 		r, err := c.restoreOf(e)
 		if err != nil {

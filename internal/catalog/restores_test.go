@@ -51,7 +51,7 @@ func TestRestores(t *testing.T) {
 		"elsewhere":  {vmbackup.ListOptions{Namespace: "other"}, nil},
 	} {
 		tt.opts.Source = vmbackup.SourceCluster
-		list, err := p.catalog().Restores(t.Context(), tt.opts)
+		list, _, err := p.catalog().Restores(t.Context(), tt.opts)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -115,7 +115,7 @@ func (g *globals) completeOperation(cmd *cobra.Command, given []string, toComple
 	}
 	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) []string {
 		names := backupNames(ctx, s)
-		restores, err := s.catalog.Restores(ctx, vmbackup.ListOptions{Namespace: s.namespace, Source: vmbackup.SourceCluster})
+		restores, _, err := s.catalog.Restores(ctx, vmbackup.ListOptions{Namespace: s.namespace, Source: vmbackup.SourceCluster})
 		if err != nil {
 			return names
 		}

@@ -108,7 +108,7 @@ func namesOfBackup(b *vmbackup.Backup) []string {
 }
 
 func namesOfRestore(r *vmbackup.Restore) []string {
-	names := []string{r.Spec.TargetName}
+	names := []string{r.Metadata.Name, r.Spec.TargetName}
 	for _, v := range r.Status.Volumes {
 		names = append(names, v.PVC, v.LonghornVolume)
 	}

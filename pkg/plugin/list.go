@@ -66,8 +66,9 @@ func (g *globals) newList() *cobra.Command {
 Backups are found in the cluster's records, among those of Harvester's own
 controllers where they run, and, with --from target or all, in the files on the
 backup target. One of Harvester's is Ready here only when its description is on
-the target and Longhorn shows every upload of it as completed. Parts that cannot
-be read are warnings and hide nothing; the exit code is then 3.`,
+the target and Longhorn shows every upload of it as completed. Its restores are
+listed with the tool's. Parts that cannot be read are warnings and hide nothing;
+the exit code is then 3.`,
 		Example:   listExample,
 		Args:      usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgs: []string{listBackups, listRestores, listImages},
@@ -141,27 +142,30 @@ func (o *listOptions) execute(ctx context.Context) error {
 	if o.watch {
 		return o.follow(ctx, s)
 	}
-	if o.kind == listRestores {
-		restores, err := s.catalog.Restores(ctx, o.options)
-		if err != nil {
-			return err
-		}
-		return o.printRestores(restores)
-	}
-	backups, warnings, err := o.backups(ctx, s)
+	warnings, show, err := o.look(ctx, s)
 	if err != nil {
 		return err
 	}
 	if err := render.Warnings(o.streams.ErrOut, warnings, o.errTerminal().Options(o.clock())); err != nil {
 		return err
 	}
-	if err := o.printBackups(backups); err != nil {
+	if err := show(); err != nil {
 		return err
 	}
 	if len(warnings) > 0 {
 		return &exitError{exitPartly}
 	}
 	return nil
+}
+
+// look lists, and returns what is to be told and how the list is printed.
+func (o *listOptions) look(ctx context.Context, s *session) (warnings []string, show func() error, err error) {
+	if o.kind == listRestores {
+		restores, warnings, err := s.catalog.Restores(ctx, o.options)
+		return warnings, func() error { return o.printRestores(restores) }, err
+	}
+	backups, warnings, err := o.backups(ctx, s)
+	return warnings, func() error { return o.printBackups(backups) }, err
 }
 
 // backups lists, with the progress of those that run.

@@ -16,10 +16,13 @@ import (
 // follow prints the list and, until interrupted, each object that changed.
 func (o *listOptions) follow(ctx context.Context, s *session) error {
 	// A watch tries again and again, for good; what is wrong from the start is told.
-	if err := o.look(ctx, s); err != nil {
+	warnings, _, err := o.look(ctx, s)
+	if err != nil {
 		return err
 	}
-	var err error
+	if err := render.Warnings(o.streams.ErrOut, warnings, o.errTerminal().Options(o.clock())); err != nil {
+		return err
+	}
 	if o.kind == listRestores {
 		seen := changes[vmbackup.Restore]{
 			state: func(r *vmbackup.Restore) (vmbackup.Ref, string) {
@@ -47,19 +50,6 @@ func (o *listOptions) follow(ctx context.Context, s *session) error {
 		return nil // Ctrl-C is how a watch ends
 	}
 	return err
-}
-
-// look lists once, for its error and its warnings.
-func (o *listOptions) look(ctx context.Context, s *session) error {
-	if o.kind == listRestores {
-		_, err := s.catalog.Restores(ctx, o.options)
-		return err
-	}
-	_, warnings, err := s.catalog.Backups(ctx, o.options)
-	if err != nil {
-		return err
-	}
-	return render.Warnings(o.streams.ErrOut, warnings, o.errTerminal().Options(o.clock()))
 }
 
 // changes prints of a list, given again and again, what is not printed yet.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -66,10 +67,11 @@ func (o *watchOptions) execute(ctx context.Context, arg string) error {
 	defer cancel()
 	// A watch tries again and again, for good; what is wrong from the start is told.
 	if op.restore {
-		if _, err := s.catalog.Restore(ctx, op.ref); err != nil {
+		restore, err := s.catalog.Restore(ctx, op.ref)
+		if err != nil {
 			return unbegun(ctx, err, o.run.timeout)
 		}
-		return o.restore(ctx, s, op)
+		return o.restore(ctx, s, op, restore.Status.Engine)
 	}
 	if _, err := s.catalog.Backup(ctx, op.ref, vmbackup.SourceCluster); err != nil {
 		return unbegun(ctx, err, o.run.timeout)
@@ -81,7 +83,7 @@ func (o *watchOptions) backup(ctx context.Context, s *session, op operation) err
 	var last *vmbackup.Backup
 	err := o.follow(ctx, op,
 		func(ctx context.Context, sink vmbackup.Sink) error { return s.engine.FollowBackup(ctx, op.ref, sink) },
-		func(ctx context.Context) (vmbackup.Phase, *vmbackup.Error, error) {
+		func(ctx context.Context, _ vmbackup.Sink) (vmbackup.Phase, *vmbackup.Error, error) {
 			err := s.catalog.WatchBackup(ctx, op.ref, func(b *vmbackup.Backup) bool {
 				last = b
 				return b.Status.Phase.Done()
@@ -100,12 +102,21 @@ func (o *watchOptions) backup(ctx context.Context, s *session, op operation) err
 	return result(last.Status.Phase, last.Status.Error, last.Status.Warnings)
 }
 
-func (o *watchOptions) restore(ctx context.Context, s *session, op operation) error {
+func (o *watchOptions) restore(ctx context.Context, s *session, op operation, engine string) error {
 	var last *vmbackup.Restore
-	err := o.follow(ctx, op,
-		func(ctx context.Context, sink vmbackup.Sink) error { return s.engine.FollowRestore(ctx, op.ref, sink) },
-		func(ctx context.Context) (vmbackup.Phase, *vmbackup.Error, error) {
+	progress := func(ctx context.Context, sink vmbackup.Sink) error { return s.engine.FollowRestore(ctx, op.ref, sink) }
+	tell := func(vmbackup.Sink) func(*vmbackup.Restore) { return func(*vmbackup.Restore) {} }
+	if engine == vmbackup.EngineHarvester {
+		progress = nil
+		tell = func(sink vmbackup.Sink) func(*vmbackup.Restore) {
+			return flow.NewTeller(flow.NewEvents(sink, op.id(), o.clock)).Restore
+		}
+	}
+	err := o.follow(ctx, op, progress,
+		func(ctx context.Context, sink vmbackup.Sink) (vmbackup.Phase, *vmbackup.Error, error) {
+			tell := tell(sink)
 			err := s.catalog.WatchRestore(ctx, op.ref, func(r *vmbackup.Restore) bool {
+				tell(r)
 				last = r
 				return r.Status.Phase.Done()
 			})
@@ -124,8 +135,9 @@ func (o *watchOptions) restore(ctx context.Context, s *session, op operation) er
 }
 
 // follow shows the progress until the record says that the operation has ended.
+// Without progress, what the record tells on the way is all there is.
 func (o *watchOptions) follow(ctx context.Context, op operation, progress func(context.Context, vmbackup.Sink) error,
-	record func(context.Context) (vmbackup.Phase, *vmbackup.Error, error),
+	record func(context.Context, vmbackup.Sink) (vmbackup.Phase, *vmbackup.Error, error),
 ) error {
 	shown, err := o.newProgress()
 	if err != nil {
@@ -136,6 +148,9 @@ func (o *watchOptions) follow(ctx context.Context, op operation, progress func(c
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if progress == nil {
+			return
+		}
 		// What is shown on the way is a help; the record alone decides.
 		if err := progress(side, events); err != nil || side.Err() != nil {
 			return
@@ -151,7 +166,7 @@ func (o *watchOptions) follow(ctx context.Context, op operation, progress func(c
 			})
 		}
 	}()
-	phase, failure, err := record(ctx)
+	phase, failure, err := record(ctx, events)
 	stop()
 	<-done
 	if err == nil {

@@ -102,8 +102,8 @@ type Catalog interface {
 	Backups(ctx context.Context, opts ListOptions) (backups []Backup, warnings []string, err error)
 	// Backup returns one backup, or NotFound.
 	Backup(ctx context.Context, ref Ref, source Source) (*Backup, error)
-	// Restores lists, newest first.
-	Restores(ctx context.Context, opts ListOptions) ([]Restore, error)
+	// Restores lists, newest first. Parts that could not be looked at come back as warnings.
+	Restores(ctx context.Context, opts ListOptions) (restores []Restore, warnings []string, err error)
 	// Restore returns one restore, or NotFound.
 	Restore(ctx context.Context, ref Ref) (*Restore, error)
 	// WatchBackups lists from the cluster's records and calls changed with the

@@ -17,6 +17,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -65,24 +66,13 @@ func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmback
 	waits := ""
 	one := kube.One(r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace), v.LonghornVolume)
 	return kube.WaitFor(ctx, one, "the data of volume "+v.Name+" (Longhorn volume "+v.LonghornVolume+")", func(lv *longhornv1.Volume) (bool, error) {
-		if lv.Status.Robustness == longhornv1.VolumeRobustnessFaulted {
-			return false, r.restoreFailed(v, "the volume is faulted: "+conditionMessage(lv))
+		done, failure := longhorn.Restored(lv, clone)
+		if failure != "" {
+			return false, r.restoreFailed(v, failure)
 		}
-		for _, c := range lv.Status.Conditions {
-			if c.Type == longhornv1.VolumeConditionTypeRestore && c.Status == longhornv1.ConditionStatusFalse && c.Reason == longhornv1.VolumeConditionReasonRestoreFailure {
-				return false, r.restoreFailed(v, c.Message)
-			}
-		}
-		if why := unscheduled(lv); why != waits {
+		if why := longhorn.Unscheduled(lv); why != waits {
 			waits = why
 			r.events.Volume("data", v.Name, vmbackup.StateRunning, v.Progress, 0, v.SizeBytes, why)
-		}
-		done := lv.Status.RestoreInitiated && !lv.Status.RestoreRequired
-		if clone {
-			if lv.Status.CloneStatus.State == longhornv1.VolumeCloneStateFailed {
-				return false, r.restoreFailed(v, "the snapshot could not be cloned")
-			}
-			done = lv.Status.CloneStatus.State == longhornv1.VolumeCloneStateCompleted
 		}
 		// At rest: what Longhorn attached for the restore is detached again.
 		if !done || lv.Status.State != longhornv1.VolumeStateDetached {
@@ -101,30 +91,6 @@ func (r *restoreRun) restoreFailed(v *vmbackup.RestoreVolume, why string) error 
 		WithHint("the backup is untouched; the half-restored machine %s is off and can be deleted; mend the cause and restore again", r.restore().Status.VM)
 }
 
-// unscheduled is why no disk takes a volume's replicas, empty when one does.
-func unscheduled(lv *longhornv1.Volume) string {
-	for _, c := range lv.Status.Conditions {
-		if c.Type == longhornv1.VolumeConditionTypeScheduled && c.Status == longhornv1.ConditionStatusFalse {
-			return "no disk takes its replicas: " + c.Reason + " " + c.Message
-		}
-	}
-	return ""
-}
-
-// conditionMessage joins what a volume's unhealthy conditions say.
-func conditionMessage(lv *longhornv1.Volume) string {
-	var messages []string
-	for _, c := range lv.Status.Conditions {
-		if c.Status == longhornv1.ConditionStatusFalse && c.Message != "" {
-			messages = append(messages, c.Message)
-		}
-	}
-	if len(messages) == 0 {
-		return "Longhorn gave no reason"
-	}
-	return strings.Join(messages, "; ")
-}
-
 // followProgress tells the percentage of the running restores, as the volumes'
 // engines report it. It is for the eye alone: an error here is none of the restore.
 func (r *restoreRun) followProgress(ctx context.Context, mu *sync.Mutex, names []string) {
@@ -139,7 +105,7 @@ func (r *restoreRun) followProgress(ctx context.Context, mu *sync.Mutex, names [
 				if v.LonghornVolume != e.Spec.VolumeName || v.State == vmbackup.StateReady {
 					continue
 				}
-				if p := slowest(e.Status.RestoreStatus); p > v.Progress {
+				if p := longhorn.RestoreProgress(e); p > v.Progress {
 					v.Progress = p
 					r.events.Volume("data", v.Name, v.State, p, v.SizeBytes*int64(p)/100, v.SizeBytes, "")
 				}
@@ -147,20 +113,6 @@ func (r *restoreRun) followProgress(ctx context.Context, mu *sync.Mutex, names [
 		}
 		return false, nil
 	})
-}
-
-// slowest is the progress of the replica that is furthest behind, 0..100.
-func slowest(replicas map[string]*longhornv1.RestoreStatus) int {
-	progress, found := 100, false
-	for _, s := range replicas {
-		if s != nil {
-			progress, found = min(progress, s.Progress), true
-		}
-	}
-	if !found {
-		return 0
-	}
-	return progress
 }
 
 // start puts the run strategy back and, where it starts the machine, waits until

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -196,10 +197,10 @@ func (r *backupRun) blocked(ctx context.Context, v *vmbackup.BackupVolume) (mess
 	case err != nil:
 		return "", nil //nolint:nilerr // it explains only; the watch tells an API server that is away
 	case lv.Status.Robustness == longhornv1.VolumeRobustnessFaulted:
-		return "", vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn volume %s of volume %s is faulted, so that its snapshot cannot be read: %s", v.LonghornVolume, v.Name, conditionMessage(lv)).
+		return "", vmbackup.Errorf(vmbackup.ReasonBackupFailed, "Longhorn volume %s of volume %s is faulted, so that its snapshot cannot be read: %s", v.LonghornVolume, v.Name, longhorn.ConditionMessage(lv)).
 			WithHint("mend the volume first (kubectl get volumes.longhorn.io %s -n %s -o yaml), then create a new backup; earlier backups are untouched", v.LonghornVolume, kube.LonghornNamespace)
 	case lv.Status.State != longhornv1.VolumeStateAttached:
-		return fmt.Sprintf("not begun: Longhorn volume %s is %s, and must be attached for the upload: %s", v.LonghornVolume, lv.Status.State, conditionMessage(lv)), nil
+		return fmt.Sprintf("not begun: Longhorn volume %s is %s, and must be attached for the upload: %s", v.LonghornVolume, lv.Status.State, longhorn.ConditionMessage(lv)), nil
 	}
 	return "", nil
 }
@@ -211,7 +212,7 @@ func (r *backupRun) causes(ctx context.Context, v *vmbackup.BackupVolume) []stri
 	var causes []string
 	lv, err := r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace).Get(ctx, v.LonghornVolume, metav1.GetOptions{})
 	if err == nil && (lv.Status.Robustness == longhornv1.VolumeRobustnessFaulted || lv.Status.Robustness == longhornv1.VolumeRobustnessDegraded) {
-		causes = append(causes, fmt.Sprintf("the volume is %s: %s", lv.Status.Robustness, conditionMessage(lv)))
+		causes = append(causes, fmt.Sprintf("the volume is %s: %s", lv.Status.Robustness, longhorn.ConditionMessage(lv)))
 	}
 	events, err := r.engine.clients.Core.CoreV1().Events(kube.LonghornNamespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning", Limit: 500})
 	if err != nil {
