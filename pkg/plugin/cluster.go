@@ -7,10 +7,12 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
 // cluster is what commands ask a cluster themselves, beside engine and catalog.
@@ -21,6 +23,8 @@ type cluster interface {
 	namespaces(ctx context.Context) ([]string, error)
 	// events are the events of a namespace.
 	events(ctx context.Context, namespace string) ([]corev1.Event, error)
+	// machineUID is the UID of a virtual machine; empty where there is none.
+	machineUID(ctx context.Context, ref vmbackup.Ref) (string, error)
 	// versions are those of Kubernetes, and of KubeVirt, Longhorn and Harvester where they may be read.
 	versions(ctx context.Context) (*serverVersion, error)
 }
@@ -58,6 +62,17 @@ func (c kubeCluster) events(ctx context.Context, namespace string) ([]corev1.Eve
 		return nil, kube.Error(err, "list", "events in namespace "+namespace)
 	}
 	return list.Items, nil
+}
+
+func (c kubeCluster) machineUID(ctx context.Context, ref vmbackup.Ref) (string, error) {
+	machine, err := c.clients.KubeVirt.KubevirtV1().VirtualMachines(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", nil
+	case err != nil:
+		return "", kube.Error(err, "read", "VirtualMachine "+ref.String())
+	}
+	return string(machine.UID), nil
 }
 
 func (c kubeCluster) versions(ctx context.Context) (*serverVersion, error) {

@@ -5,6 +5,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -71,6 +72,10 @@ type rig struct {
 	answer io.Reader
 	env    map[string]string
 	width  int
+	// uid is that of every machine.
+	uid string
+	// other is the cluster of --to-context.
+	other *rig
 	// unreachable is what connecting comes back with.
 	unreachable error
 
@@ -107,6 +112,8 @@ func (c rigCluster) events(_ context.Context, namespace string) ([]corev1.Event,
 	return c.happened[namespace], c.down
 }
 
+func (c rigCluster) machineUID(context.Context, vmbackup.Ref) (string, error) { return c.uid, c.down }
+
 func (c rigCluster) versions(context.Context) (*serverVersion, error) {
 	if c.down != nil {
 		return nil, c.down
@@ -139,20 +146,23 @@ func (r *rig) globals(out, errOut io.Writer) *globals {
 		}
 	}
 	g.answers = func(io.Reader) bool { return r.tty }
-	g.connect = func(targetName string) (*session, error) {
-		r.mu.Lock()
-		r.connected = append(r.connected, targetName)
-		r.mu.Unlock()
-		if r.unreachable != nil {
-			return nil, r.unreachable
-		}
-		open := func(context.Context, string) (target.Store, error) { return r.store, nil }
-		return &session{
-			namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images, targets: r.targets,
-			catalog: catalog.New(r.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, decodeRestore),
-		}, nil
-	}
+	g.connect = r.connect
+	g.connector = func(*globals) func(string) (*session, error) { return r.other.connect }
 	return g
+}
+
+func (r *rig) connect(targetName string) (*session, error) {
+	r.mu.Lock()
+	r.connected = append(r.connected, targetName)
+	r.mu.Unlock()
+	if r.unreachable != nil {
+		return nil, r.unreachable
+	}
+	open := func(context.Context, string) (target.Store, error) { return r.store, nil }
+	return &session{
+		namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images, targets: r.targets,
+		catalog: catalog.New(r.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, decodeRestore),
+	}, nil
 }
 
 func decodeRestore(_ vmbackup.Ref, data []byte) (*vmbackup.Restore, error) {
@@ -387,8 +397,10 @@ func (e *fakeEngine) PlanRestore(_ context.Context, req vmbackup.RestoreRequest)
 	req = req.Default()
 	r := restore(req.ToNamespace+"/web-9", "web", vmbackup.PhasePlanned)
 	r.Spec.Backup = req.Backup.String()
+	b := backup(req.Backup.String(), "web", 5)
+	r.Status.Volumes = []vmbackup.RestoreVolume{{Name: "root", PVC: "web-root", StorageClass: cmp.Or(req.StorageClasses["longhorn"], "longhorn")}}
 	return &vmbackup.RestorePlan{
-		Request: req, Restore: r, Steps: steps(),
+		Request: req, Backup: b, Restore: r, Steps: steps(),
 		Objects: []vmbackup.PlannedObject{{Action: vmbackup.ActionCreate, Kind: "VirtualMachine", Namespace: req.ToNamespace, Name: "web"}},
 	}, nil
 }

@@ -45,6 +45,8 @@ type globals struct {
 	// connect makes the session of a command. Backups are looked for on the
 	// backup target of that name; empty for the default one.
 	connect func(targetName string) (*session, error)
+	// connector makes connect of the surroundings in another cluster.
+	connector func(other *globals) func(targetName string) (*session, error)
 
 	config   *genericclioptions.ConfigFlags
 	engine   string
@@ -78,6 +80,7 @@ func newGlobals(streams genericiooptions.IOStreams, build Build) *globals {
 	// Nothing that is cached on disk is used.
 	g.config.CacheDir = nil
 	g.connect = g.newSession
+	g.connector = func(other *globals) func(string) (*session, error) { return other.newSession }
 	return g
 }
 

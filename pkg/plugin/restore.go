@@ -62,6 +62,9 @@ kubectl vmbackup restore prod/web-20260102-030405 --to-namespace drill \
 kubectl vmbackup restore web-20260102-030405 --from target \
   --map-storage-class fast=longhorn --map-network prod/vlan10=lab/vlan20
 
+# Into another cluster with the same backup target; the first one may be gone
+kubectl vmbackup restore prod/web-20260102-030405 --to-context dr --create-namespace
+
 # As a machine that is started by hand, with a JSON patch on it
 echo '[{"op": "add", "path": "/spec/runStrategy", "value": "Manual"}]' |
   kubectl vmbackup restore web-20260102-030405 --to-name copy --patch -
@@ -76,9 +79,10 @@ type restoreOptions struct {
 	run    runFlags
 	dryRun dryRun
 
-	backup  string
-	patch   string // the file of the JSON patch
-	request vmbackup.RestoreRequest
+	backup    string
+	patch     string // the file of the JSON patch
+	elsewhere elsewhere
+	request   vmbackup.RestoreRequest
 }
 
 func (g *globals) newRestore() *cobra.Command {
@@ -100,6 +104,7 @@ func (g *globals) newRestore() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.request.ToNamespace, "to-namespace", "", "Namespace to restore into. If empty, the backup's")
 	flags.StringVar(&o.request.ToName, "to-name", "", "Name of the restored machine. If empty, the name it had")
+	o.elsewhere.addFlags(cmd)
 	o.addInPlace(flags)
 	o.addChanges(cmd)
 	flags.StringVar(&o.request.Name, "name", "", "Name of the restore. If empty, the machine's name and the UTC time")
@@ -154,7 +159,7 @@ func (o *restoreOptions) validate() error {
 	if _, err := o.requestIn("default"); err != nil {
 		return err
 	}
-	for _, check := range []func() error{o.dryRun.validate, o.run.validate, o.check} {
+	for _, check := range []func() error{o.validateElsewhere, o.dryRun.validate, o.run.validate, o.check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -163,17 +168,13 @@ func (o *restoreOptions) validate() error {
 }
 
 func (o *restoreOptions) execute(ctx context.Context) error {
-	s, err := o.connect(o.request.Target)
-	if err != nil {
-		return err
-	}
-	request, err := o.requestIn(s.namespace)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := o.run.context(ctx)
 	defer cancel()
-	plan, err := s.engine.PlanRestore(ctx, request)
+	g, planned := o.globals, o.planHere
+	if o.elsewhere.on() {
+		g, planned = o.at(&o.elsewhere), o.planElsewhere
+	}
+	s, plan, err := planned(ctx, g)
 	if err != nil {
 		return unbegun(ctx, err, o.run.timeout)
 	}
@@ -182,9 +183,23 @@ func (o *restoreOptions) execute(ctx context.Context) error {
 	}
 	restore, err := s.engine.StartRestore(ctx, plan)
 	if err != nil {
-		return o.stopped(ctx, err, operation{restore: true, ref: plan.Restore.Ref()}, "resume", o.run.timeout)
+		return g.stopped(ctx, err, operation{restore: true, ref: plan.Restore.Ref()}, "resume", o.run.timeout)
 	}
-	return o.runRestore(ctx, s, restore.Ref(), &o.run, &o.output)
+	return g.runRestore(ctx, s, restore.Ref(), &o.run, &o.output)
+}
+
+// planHere checks the restore in the cluster of the backup.
+func (o *restoreOptions) planHere(ctx context.Context, g *globals) (*session, *vmbackup.RestorePlan, error) {
+	s, err := g.connect(o.request.Target)
+	if err != nil {
+		return nil, nil, err
+	}
+	request, err := o.requestIn(s.namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := s.engine.PlanRestore(ctx, request)
+	return s, plan, err
 }
 
 // runRestore takes a started restore to its end and prints it.
@@ -242,12 +257,16 @@ func (g *globals) showRestore(restore *vmbackup.Restore, out *output) error {
 func (o *restoreOptions) showPlan(plan *vmbackup.RestorePlan) error {
 	if !o.human() {
 		restore := *plan.Restore
-		restore.Status.Objects, restore.Status.Steps = plan.Objects, plan.Steps
+		restore.Status.Objects, restore.Status.Steps, restore.Status.Comparison = plan.Objects, plan.Steps, plan.Comparison
 		return o.print(o.streams.Out, &restore)
 	}
 	if _, err := fmt.Fprintf(o.streams.Out, "Restore of backup %s as VirtualMachine %s/%s (dry run: nothing was changed)\n\n",
 		plan.Restore.Spec.Backup, plan.Restore.Spec.TargetNamespace, plan.Restore.Spec.TargetName); err != nil {
 		return err
 	}
-	return render.Plan(o.streams.Out, plan.Objects, plan.Steps, plan.Warnings, o.outTerminal().Options(o.clock()))
+	options := o.outTerminal().Options(o.clock())
+	if err := render.Comparison(o.streams.Out, plan.Comparison, options); err != nil {
+		return err
+	}
+	return render.Plan(o.streams.Out, plan.Objects, plan.Steps, plan.Warnings, options)
 }

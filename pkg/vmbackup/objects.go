@@ -259,9 +259,11 @@ type RestoreStatus struct {
 	// OldVolumes are the claims that a restore in place has replaced and kept.
 	OldVolumes []string `json:"oldVolumes,omitempty"`
 	// Objects is what the restore would create, change and delete: of a dry run only.
-	Objects  []PlannedObject `json:"objects,omitempty"`
-	Warnings []string        `json:"warnings,omitempty"`
-	Error    *Error          `json:"error,omitempty"`
+	Objects []PlannedObject `json:"objects,omitempty"`
+	// Comparison is of the two clusters: of a dry run into another one only.
+	Comparison []Comparison `json:"comparison,omitempty"`
+	Warnings   []string     `json:"warnings,omitempty"`
+	Error      *Error       `json:"error,omitempty"`
 }
 
 // StepStatus is one step of an operation.

@@ -29,6 +29,18 @@ type PlannedObject struct {
 // KindFile is the kind of a PlannedObject on the backup target.
 const KindFile = "file"
 
+// Comparison sets something of the cluster that a backup comes from beside the same
+// of the cluster that it goes to.
+type Comparison struct {
+	// Subject is what is compared, in words: "Longhorn", "StorageClass".
+	Subject string `json:"subject"`
+	// Source and Destination are empty where nothing is known.
+	Source      string `json:"source,omitempty"`
+	Destination string `json:"destination,omitempty"`
+	// Note says what becomes of a difference.
+	Note string `json:"note,omitempty"`
+}
+
 // BackupPlan is a checked BackupRequest and what it would do.
 type BackupPlan struct {
 	Request  BackupRequest
@@ -42,11 +54,15 @@ type BackupPlan struct {
 
 // RestorePlan is a checked RestoreRequest and what it would do.
 type RestorePlan struct {
-	Request  RestoreRequest
+	Request RestoreRequest
+	// Backup is what is restored, as it was found.
+	Backup   *Backup
 	Restore  *Restore
 	Objects  []PlannedObject
 	Steps    []StepStatus
 	Warnings []string
+	// Comparison is of a restore into another cluster than the backup's.
+	Comparison []Comparison
 	// State is the engine's own knowledge, carried from plan to start.
 	State any
 }

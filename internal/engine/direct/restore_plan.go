@@ -95,7 +95,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		return nil, err
 	}
 	return &vmbackup.RestorePlan{
-		Request: req, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup), parts...),
+		Request: req, Backup: backup, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup), parts...),
 		Steps: flow.Statuses((&restoreRun{record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
 	}, nil
 }
