@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,13 +26,26 @@ type Targets struct {
 	clients *kube.Clients
 	clock   vmbackup.Clock
 	open    func(target.Config) (target.Store, error)
+	// pause waits, or until ctx ends.
+	pause func(ctx context.Context, d time.Duration) error
 }
 
 var _ vmbackup.Targets = (*Targets)(nil)
 
 // New returns the targets of a cluster. open opens one as a store.
 func New(clients *kube.Clients, clock vmbackup.Clock, open func(target.Config) (target.Store, error)) *Targets {
-	return &Targets{clients: clients, clock: clock, open: open}
+	return &Targets{clients: clients, clock: clock, open: open, pause: pause}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Names implements vmbackup.Targets.

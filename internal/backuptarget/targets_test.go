@@ -4,6 +4,7 @@
 package backuptarget
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -74,6 +75,7 @@ func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
 	}
 	c.Targets = New(&kube.Clients{Core: c.core, Longhorn: c.longhorn, Harvester: h}, noon,
 		func(target.Config) (target.Store, error) { return c.store, c.openErr })
+	c.pause = func(context.Context, time.Duration) error { return nil }
 	return c
 }
 

@@ -26,7 +26,7 @@ kubectl vmbackup target show`,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(g.newTargetShow())
+	cmd.AddCommand(g.newTargetShow(), g.newTargetCheck(), g.newTargetContents())
 	return cmd
 }
 

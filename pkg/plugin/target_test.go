@@ -5,6 +5,8 @@ package plugin
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +18,24 @@ import (
 type fakeTargets struct {
 	vmbackup.Targets // what is not overridden is not called
 
-	all []vmbackup.Target
-	err error
+	all      []vmbackup.Target
+	err      error
+	contents vmbackup.TargetContentsStatus
+	check    vmbackup.TargetCheckStatus
+}
+
+func (f *fakeTargets) Contents(_ context.Context, name string) (*vmbackup.TargetContents, error) {
+	return &vmbackup.TargetContents{
+		APIVersion: vmbackup.APIVersion, Kind: vmbackup.KindTargetContents, Metadata: vmbackup.ObjectMeta{Name: name},
+		Spec: vmbackup.TargetContentsSpec{URL: "s3://bucket@region/"}, Status: f.contents,
+	}, f.err
+}
+
+func (f *fakeTargets) Check(_ context.Context, name string) (*vmbackup.TargetCheck, error) {
+	return &vmbackup.TargetCheck{
+		APIVersion: vmbackup.APIVersion, Kind: vmbackup.KindTargetCheck, Metadata: vmbackup.ObjectMeta{Name: name},
+		Spec: vmbackup.TargetContentsSpec{URL: "s3://bucket@region/"}, Status: f.check,
+	}, f.err
 }
 
 func (f *fakeTargets) Names(context.Context) ([]string, error) {
@@ -80,4 +98,68 @@ offsite   Unavailable   s3://offsite@eu-1/   7         3Gi    3m
 	if got := r.run("target", "show"); got.code != exitFailed || !strings.Contains(got.err, "cannot list") {
 		t.Errorf("%+v", got)
 	}
+}
+
+func TestTargetContents(t *testing.T) {
+	r := targetRig(t)
+	latest := noon().Add(-time.Hour)
+	r.targets.contents = vmbackup.TargetContentsStatus{
+		Machines: []vmbackup.TargetMachine{{Namespace: "shop", Name: "web", Backups: 3, Latest: &latest, Earliest: &latest, Bytes: 6 << 30}},
+		Backups:  3, Volumes: 1, VolumeBackups: 3, Bytes: 6 << 30,
+	}
+	r.run("target", "contents").want(t, exitDone, `NAMESPACE   NAME   BACKUPS   INCOMPLETE   SIZE   LATEST   EARLIEST
+shop        web    3         0            6Gi    60m      60m
+`, "")
+	// What is wrong is told beside the table, and by the exit code.
+	r.targets.contents.Incomplete, r.targets.contents.IncompleteCount = []vmbackup.TargetGap{{Backup: vmbackup.Ref{Namespace: "shop", Name: "web-1"}, Missing: []string{"volume root"}}}, 1
+	r.targets.contents.Broken, r.targets.contents.BrokenCount, r.targets.contents.BlocksHarvester = []vmbackup.TargetFile{{Path: "harvester/vmbackups/x", Reason: "cut off", BlocksHarvester: true}}, 1, true
+	got := r.run("target", "contents", "offsite")
+	got.contains(t, exitPartly, "warning: 1 incomplete backup: shop/web-1 lacks volume root\n", "warning: 1 file that cannot be read: harvester/vmbackups/x: cut off\n", "keep Harvester from finding anything")
+	r.run("target", "contents", "-o", "jsonpath={.metadata.name} {.status.backups} {.status.broken[0].path}").contains(t, exitPartly, "default 3 harvester/vmbackups/x")
+	r.tty, r.env["NO_COLOR"] = true, "1"
+	r.run("target", "contents").contains(t, exitPartly, "3 backups of 1 machine, 3 Longhorn backups of 1 volume  6 GiB", "Harvester finds nothing on this target")
+
+	// Without a cluster.
+	r.unreachable = vmbackup.Errorf(vmbackup.ReasonInternal, "the cluster was asked")
+	dir := t.TempDir()
+	r.run("target", "contents", "--url", "file://"+dir).contains(t, exitDone, "0 backups of 0 machines")
+	r.run("target", "contents", "default", "--url", "file://"+dir).contains(t, exitUsage, "two targets")
+	r.run("target", "contents", "--credentials", "x").contains(t, exitUsage, "--url")
+	r.run("target", "contents", "--url", "s3://bucket@region/").contains(t, exitRefused, "AWS_ACCESS_KEY_ID")
+	r.run("target", "contents", "--url", "s3://bucket@region/", "--credentials", filepath.Join(dir, "none")).contains(t, exitUsage, "no such file")
+	keys := filepath.Join(dir, "keys")
+	if err := os.WriteFile(keys, []byte("AWS_SECRET=topsecret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.run("target", "contents", "--url", "s3://bucket@region/", "--credentials", keys); got.code != exitUsage || strings.Contains(got.err, "topsecret") {
+		t.Errorf("%+v", got)
+	}
+	r.answer = strings.NewReader(`{"AWS_ACCESS_KEY_ID":"x"}`)
+	r.run("target", "contents", "--url", "s3://bucket@region/", "--credentials", "-").contains(t, exitRefused, "AWS_SECRET_ACCESS_KEY")
+}
+
+func TestTargetCheck(t *testing.T) {
+	r := targetRig(t)
+	ok := []vmbackup.TargetStep{{ID: "list", Title: "List what lies there", State: vmbackup.StateReady, Seconds: 0.0123}}
+	r.targets.check = vmbackup.TargetCheckStatus{Usable: true, Steps: ok, Longhorn: vmbackup.TargetAvailable, Empty: true}
+	r.run("target", "check").want(t, exitDone, `Target default  s3://bucket@region/
+├─ From here  ● can be used  not one file lies there yet
+│  └─ ● List what lies there  12 ms
+└─ Longhorn   ● can use it
+`, "")
+	r.targets.check.Longhorn, r.targets.check.LonghornMessage, r.targets.check.Warnings = vmbackup.TargetUnavailable, "no route", []string{"they differ"}
+	r.run("target", "check", "offsite").contains(t, exitPartly, "Target offsite", "cannot use it: no route", "warning: they differ\n")
+	r.targets.check.Usable, r.targets.check.Error = false, vmbackup.Errorf(vmbackup.ReasonForbidden, "listing: AccessDenied").WithHint("rights")
+	r.run("target", "check", "-o", "jsonpath={.status.usable} {.status.error.reason}").contains(t, exitFailed, "false Forbidden", "error: listing: AccessDenied\nhint: rights\n")
+
+	r.unreachable = vmbackup.Errorf(vmbackup.ReasonInternal, "the cluster was asked")
+	dir := t.TempDir()
+	got := r.run("target", "check", "--url", "file://"+dir)
+	got.contains(t, exitDone, "Delete it")
+	if strings.Contains(got.out, "Longhorn") {
+		t.Errorf("%+v", got)
+	}
+	r.run("target", "check", "--url", "file://"+dir+"/none").contains(t, exitFailed, "From here  ✗ cannot be used", "– Write a file", "no such file")
+	r.run("target", "check", "--url", "nfs://10.0.0.5:/export").contains(t, exitRefused, "file:///<mount point>")
+	r.run("target", "check", "a", "b").contains(t, exitUsage, "at most 1 arg")
 }

@@ -107,4 +107,9 @@ type Targets interface {
 	List(ctx context.Context) ([]Target, error)
 	// Get returns one target, or NotFound.
 	Get(ctx context.Context, name string) (*Target, error)
+	// Contents reads what lies on a target, with the client's own connection.
+	Contents(ctx context.Context, name string) (*TargetContents, error)
+	// Check uses a target with the client's own connection. A target that turns out
+	// not to be usable is no error, but told in the status.
+	Check(ctx context.Context, name string) (*TargetCheck, error)
 }

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) target.Store) {
 		{"ListPrefix", listPrefix},
 		{"ListStops", listStops},
 		{"ListMany", listMany},
+		{"Folders", folders},
 		{"BadKeys", badKeys},
 		{"Canceled", canceled},
 	} {
@@ -332,4 +333,35 @@ func list(t *testing.T, s target.Store, prefix string) []string {
 		t.Fatalf("List(%q): %v", prefix, err)
 	}
 	return keys
+}
+
+func folders(t *testing.T, s target.Store) {
+	for _, key := range []string{"v/a/x/1", "v/a/y/1", "v/a.b/1", "v/b/1", "v/file", "w/c/1", "top"} {
+		put(t, s, key, []byte("x"))
+	}
+	of := func(prefix string) (names []string) {
+		t.Helper()
+		err := target.Folders(t.Context(), s, prefix, func(name string) error {
+			names = append(names, name)
+			return nil
+		})
+		if err != nil {
+			t.Errorf("Folders(%q): %v", prefix, err)
+		}
+		slices.Sort(names)
+		// A directory keeps files that are being written in the tool's own folder.
+		return slices.DeleteFunc(names, func(name string) bool { return name == "vmbackup" })
+	}
+	for prefix, want := range map[string][]string{"": {"v", "w"}, "v/": {"a", "a.b", "b"}, "v/a/": {"x", "y"}, "v/b/": nil, "none/": nil, "v/file/": nil} {
+		if got := of(prefix); !slices.Equal(got, want) {
+			t.Errorf("folders in %q: %q, want %q", prefix, got, want)
+		}
+	}
+	stop := errors.New("enough")
+	if err := target.Folders(t.Context(), s, "v/", func(string) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("Folders = %v, want the callback's error", err)
+	}
+	if err := target.Folders(t.Context(), s, "../", func(string) error { return nil }); vmbackup.ReasonOf(err) != vmbackup.ReasonInvalidRequest {
+		t.Errorf("Folders of a bad prefix = %v", err)
+	}
 }
