@@ -42,6 +42,9 @@ type VirtualMachineRestoreSpec struct {
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 	// KeepMacAddress is for a new machine; in place the addresses stay anyway.
 	KeepMacAddress bool `json:"keepMacAddress,omitempty"`
+	// HaltAfterRestore leaves the machine off. Harvester has it from 1.9 on; before,
+	// its API server drops the field.
+	HaltAfterRestore bool `json:"haltAfterRestore,omitempty"`
 }
 
 // VirtualMachineRestoreStatus is how far Harvester's controller has come.

@@ -25,6 +25,20 @@ const (
 // it when it is started.
 const RunStrategyAnnotation = "harvesterhci.io/vmRunStrategy"
 
+// RecordAnnotation is on a VirtualMachineRestore that the tool has made, and holds
+// what the tool must remember of it.
+const RecordAnnotation = "vmbackup.io/record"
+
+// Annotations of a restored machine, by which Harvester knows it.
+const (
+	// RestoreNameAnnotation is the name of the VirtualMachineRestore.
+	RestoreNameAnnotation = "restore.harvesterhci.io/name"
+	// LastRestoreAnnotation is its name and UID, joined by a dash.
+	LastRestoreAnnotation = "restore.harvesterhci.io/last-restore-uid"
+	// ClaimTemplatesAnnotation lists the machine's claims as JSON.
+	ClaimTemplatesAnnotation = "harvesterhci.io/volumeClaimTemplates"
+)
+
 // Kinds, for references between objects.
 const (
 	BackupKind  = "VirtualMachineBackup"

@@ -29,6 +29,8 @@ func ownedByControllers() []string {
 		kubevirtv1.ControllerAPIStorageVersionObservedAnnotation,
 		"restore.kubevirt.io/lastRestoreUID",
 		"network.harvesterhci.io/ips",
+		annotationRemovedClaims,
+		AnnotationStopped,
 	}
 }
 

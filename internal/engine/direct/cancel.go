@@ -240,7 +240,7 @@ func (e *Engine) CancelRestore(ctx context.Context, ref vmbackup.Ref, opts vmbac
 		return restore, nil
 	}
 	phase := restore.Status.Phase
-	if phase == vmbackup.PhaseFailed && record.InPlace != nil {
+	if phase == vmbackup.PhaseFailed && record.InPlace != nil && record.Delegate == "" {
 		phase = vmbackup.PhaseRunning // what it could not give back is given back
 	}
 	if err := cancelable(journal.KindRestore, ref, phase, fateOf(entry)); err != nil {

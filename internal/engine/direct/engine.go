@@ -65,6 +65,8 @@ type Engine struct {
 	started sync.Map
 	// stores are the targets that are open already, by name.
 	stores sync.Map
+	// delegate makes the volumes and machines of restores; nil for the engine itself.
+	delegate Delegate
 }
 
 var _ vmbackup.Engine = (*Engine)(nil)

@@ -82,5 +82,8 @@ func (e *Engine) FollowRestore(ctx context.Context, ref vmbackup.Ref, sink vmbac
 	}
 	run.events.Plan(run.restore().Status.Steps, "follow restore "+ref.String())
 	run.events.Step("data", vmbackup.StateRunning, "")
+	if e.delegate != nil {
+		return e.delegate.Follow(ctx, &Delegated{run})
+	}
 	return run.watchData(ctx)
 }

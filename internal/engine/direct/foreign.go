@@ -26,13 +26,14 @@ func ownDeletion(b *vmbackup.Backup) error {
 		WithHint("delete it with: kubectl delete %s.%s %s -n %s", harvester.BackupResource, harvester.Group, b.Metadata.Name, b.Metadata.Namespace)
 }
 
-// described refuses a backup of which only a view is known: a snapshot that
-// Harvester keeps, which lies in the volumes and has no description.
-func described(record *metadata.Record) error {
-	if len(record.VM) > 0 {
+// described refuses a snapshot that Harvester keeps in the volumes, unless the restore
+// is left to Harvester: what it hangs on is not known here.
+func (e *Engine) described(record *metadata.Record) error {
+	b := &record.Backup
+	theirs := b.Status.Engine == vmbackup.EngineHarvester && b.Spec.Type == vmbackup.TypeSnapshot
+	if len(record.VM) > 0 && (!theirs || e.delegate != nil) {
 		return nil
 	}
-	b := &record.Backup
 	return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "backup %s is a snapshot that Harvester keeps in the volumes, and only Harvester can restore it", b.Ref()).
 		WithHint("restore it in Harvester's UI, or with an object of %s.%s; a backup of type backup can be restored here", harvester.RestoreResource, harvester.Group)
 }

@@ -53,8 +53,8 @@ func (e *Engine) findInPlace(ctx context.Context, ref vmbackup.Ref, backup *vmba
 	if err != nil {
 		return nil, nil, fmt.Errorf("VirtualMachine %s: %w", ref, err)
 	}
-	was := m.runs()
-	was.Ran = runs(vmi)
+	was := m.wasBefore()
+	was.Ran = was.Ran || runs(vmi)
 	return m, &inPlaceRecord{UID: m.UID, Before: before, Was: was, Stop: req.Stop, DeleteOld: req.DeleteOldVolumes, Start: req.Start}, nil
 }
 

@@ -52,8 +52,11 @@ func (r *restoreRecord) needs() corev1.ResourceList {
 			count(1, of+corev1.ResourcePersistentVolumeClaims)
 		}
 	}
-	// The restore's own record is a Secret too.
-	count(len(r.Secrets)+1, corev1.ResourceSecrets, "count/secrets")
+	records := 1 // the restore's own record is a Secret too
+	if r.Delegate != "" {
+		records = 0
+	}
+	count(len(r.Secrets)+records, corev1.ResourceSecrets, "count/secrets")
 	count(len(r.ConfigMaps), corev1.ResourceConfigMaps, "count/configmaps")
 	if r.Restore.Spec.Mode != vmbackup.ModeInPlace {
 		count(1, "count/virtualmachines.kubevirt.io")

@@ -45,6 +45,10 @@ type restoreRecord struct {
 	InPlace *inPlaceRecord `json:"inPlace,omitempty"`
 	// Fate is what somebody has decided about the restore.
 	Fate fate `json:"fate,omitempty"`
+	// Delegate is who makes volumes and machine in place of the engine, and DelegateState
+	// what he keeps here.
+	Delegate      string          `json:"delegate,omitempty"`
+	DelegateState json.RawMessage `json:"delegateState,omitempty"`
 	// DataRestored is true once every volume was seen restored.
 	DataRestored bool `json:"dataRestored,omitempty"`
 
@@ -93,7 +97,7 @@ func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 	now := e.clock().UTC()
 	status := &record.Restore.Status
 	status.Phase, status.StartedAt = vmbackup.PhaseRunning, &now
-	status.Steps = flow.Statuses((&restoreRun{record: record}).steps())
+	status.Steps = flow.Statuses((&restoreRun{operation: operation{engine: e}, record: record}).steps())
 	entry, err := record.entry()
 	if err != nil {
 		return nil, err
@@ -103,7 +107,19 @@ func (e *Engine) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 			return nil, err
 		}
 	}
+	unbegin := func(context.Context) error { return nil }
+	if e.delegate != nil {
+		if unbegin, err = e.delegate.Begin(ctx, &Delegated{&restoreRun{operation: operation{engine: e}, record: record}}); err != nil {
+			return nil, err
+		}
+		if entry, err = record.entry(); err != nil { // with what he has noted
+			return nil, err
+		}
+	}
 	if err := e.begin(ctx, entry); err != nil {
+		if back := unbegin(context.WithoutCancel(ctx)); back != nil {
+			err = errors.Join(err, back)
+		}
 		if vmbackup.ReasonOf(err) == vmbackup.ReasonAlreadyExists {
 			return nil, vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "there is a restore %s already; nothing was changed", record.Restore.Ref()).
 				WithHint("look at it with: kubectl vmbackup describe restore/%s -n %s", record.Restore.Metadata.Name, record.Restore.Metadata.Namespace)
@@ -125,6 +141,9 @@ func (r *restoreRun) namespace() string { return r.record.Restore.Metadata.Names
 
 // steps are the steps of a restore, in order.
 func (r *restoreRun) steps() []flow.Step {
+	if r.engine != nil && r.engine.delegate != nil {
+		return r.delegatedSteps()
+	}
 	if r.record.InPlace != nil {
 		return r.inPlaceSteps()
 	}
@@ -181,7 +200,7 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 	}
 	running, heard := run.heed(ctx, journal.KindRestore, ref)
 	err = heard(flow.Run(running, steps, opts.NoWait, run.events, run.note))
-	if err != nil && record.InPlace != nil && !interrupted(ctx, err) {
+	if err != nil && record.InPlace != nil && record.Delegate == "" && !interrupted(ctx, err) {
 		err = run.giveBack(ctx, err)
 	}
 	return restore, run.finish(ctx, err)
@@ -220,7 +239,7 @@ func (r *restoreRun) finish(ctx context.Context, err error) error {
 	status := &r.restore().Status
 	end := ending{&status.Phase, &status.Ready, &status.CompletedAt, &status.Error}
 	err = r.operation.finish(ctx, err, end, journal.KindRestore, r.restore().Ref(), r.save)
-	if r.elsewhere {
+	if r.elsewhere && r.record.Delegate == "" {
 		// The other run has removed the composed snapshots, and this one may have made them anew.
 		err = errors.Join(err, r.removeSnapshots(ctx))
 	}

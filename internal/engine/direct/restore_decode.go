@@ -126,6 +126,7 @@ func (r *restoreRecord) checkVolumes() error {
 	for i, v := range r.Restore.Status.Volumes {
 		kind, volume, name, ok := handleParts(v.SnapshotHandle)
 		switch {
+		case r.Delegate != "" && v.SnapshotHandle == "": // it is the delegate's to find the data
 		case !ok || kind != "bak" && kind != "snap" || !metadata.IsStoreName(volume) || !metadata.IsStoreName(name):
 			return fmt.Errorf("restore.status.volumes[%d].snapshotHandle %q is not valid", i, v.SnapshotHandle)
 		case !metadata.IsStoreName(v.Name):

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
@@ -41,7 +42,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if err := restorable(backup, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
-	if err := described(record); err != nil {
+	if err := e.described(record); err != nil {
 		return nil, err
 	}
 	if req.ToName == "" {
@@ -91,12 +92,20 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		}
 	}
 	restore.Restore.Status.Warnings = append(leftOut, restore.Restore.Status.Warnings...)
+	if e.delegate != nil {
+		if parts, err = e.planDelegated(ctx, restore, req, parts); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.checkParts(ctx, restore, record, n, d); err != nil {
 		return nil, err
 	}
+	if restore.Delegate != "" {
+		restore.Claims = nil // they are not this engine's to make
+	}
 	return &vmbackup.RestorePlan{
-		Request: req, Backup: backup, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup), parts...),
-		Steps: flow.Statuses((&restoreRun{record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
+		Request: req, Backup: backup, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup, e.delegate == nil), parts...),
+		Steps: flow.Statuses((&restoreRun{operation: operation{engine: e}, record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
 	}, nil
 }
 
@@ -112,10 +121,13 @@ func newRenaming(req vmbackup.RestoreRequest, backup *vmbackup.Backup) *renaming
 }
 
 // made lists what is made and changed for the restore to have from where and to where.
-func (d *destination) made(namespace string, backup *vmbackup.Backup) []vmbackup.PlannedObject {
+func (d *destination) made(namespace string, backup *vmbackup.Backup, itself bool) []vmbackup.PlannedObject {
 	var objects []vmbackup.PlannedObject
 	if d.namespace == nil {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: "Namespace", Name: namespace})
+	}
+	if !itself {
+		return objects
 	}
 	if d.newSnapshotClass {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: snapshotAPI, Kind: "VolumeSnapshotClass", Name: d.snapshotClass.Name, Note: "deletion policy Retain"})
@@ -178,10 +190,15 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: api, Kind: kind, Namespace: namespace, Name: name, Note: note})
 	}
 	planned("v1", "Secret", n.to.Namespace, journal.SecretName(journal.KindRestore, restore.Restore.Ref()), "the restore's record")
-	secrets, err := e.planObjects(ctx, record.Secrets, n, "Secret", e.readSecret)
+	own, delegated, err := e.ownSecrets(record, n)
 	if err != nil {
 		return nil, err
 	}
+	secrets, err := e.planObjects(ctx, own, n, "Secret", e.readSecret)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(secrets.names, delegated)
 	configMaps, err := e.planObjects(ctx, record.ConfigMaps, n, "ConfigMap", e.readConfigMap)
 	if err != nil {
 		return nil, err
@@ -262,7 +279,11 @@ func (e *Engine) dryRun(ctx context.Context, restore *restoreRecord) error {
 		group.Go(func() error { return e.judgeParts(ctx, restore) })
 	}
 	group.Go(func() error {
-		missing, err := e.missingRights(ctx, spec.TargetNamespace, restoreRights(restore))
+		rights := restoreRights(restore)
+		if restore.Delegate != "" {
+			rights = delegatedRights(restore)
+		}
+		missing, err := e.missingRights(ctx, spec.TargetNamespace, rights)
 		if err != nil {
 			return err
 		}
@@ -277,6 +298,9 @@ func (e *Engine) judgeParts(ctx context.Context, restore *restoreRecord) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i := range restore.Claims {
+		if restore.Delegate != "" {
+			break // whoever makes them has his own rights
+		}
 		claim := restore.Claims[i].DeepCopy()
 		group.Go(func() error {
 			_, err := e.clients.Core.CoreV1().PersistentVolumeClaims(to.Namespace).Create(ctx, claim, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: kube.FieldManager})
@@ -288,6 +312,9 @@ func (e *Engine) judgeParts(ctx context.Context, restore *restoreRecord) error {
 			return e.judgeSwap(ctx, restore)
 		}
 		_, err := e.clients.VMs.Create(ctx, to.Namespace, restore.VM, true)
+		if restore.Delegate != "" && apierrors.IsForbidden(err) && vmbackup.ReasonOf(kube.Error(err, "create", "VirtualMachine")) == vmbackup.ReasonForbidden {
+			return nil // who may leave a restore to the platform need not be allowed to make machines
+		}
 		return kube.Error(err, "create", "VirtualMachine "+to.String())
 	})
 	return group.Wait()

@@ -34,6 +34,9 @@ type undo struct {
 }
 
 func (u undo) steps() []flow.Step {
+	if u.engine.delegate != nil {
+		return u.engine.delegate.Undo(&Delegated{u.restoreRun})
+	}
 	machine := flow.Step{ID: "machine", Title: "Remove the halted machine", Ensure: u.removeMachine}
 	if u.record.InPlace != nil {
 		machine = flow.Step{ID: "machine", Title: "Give the machine back as it was", Ensure: u.returnMachine}
@@ -49,6 +52,9 @@ func (u undo) steps() []flow.Step {
 // tooLate refuses to undo a restore whose machine has its restored disks already and
 // may have written to them, and says what can be done.
 func (u undo) tooLate(ctx context.Context) error {
+	if u.engine.delegate != nil {
+		return u.engine.delegate.TooLate(ctx, &Delegated{u.restoreRun})
+	}
 	ref := u.machineRef()
 	m, err := u.engine.readMachine(ctx, ref)
 	if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {

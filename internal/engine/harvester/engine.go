@@ -9,6 +9,7 @@ package harvester
 import (
 	"context"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -40,6 +41,9 @@ type OpenTarget func(ctx context.Context, name string) (target.Store, error)
 // Engine leaves the work to Harvester's controllers.
 type Engine struct {
 	clients *kube.Clients
+	// direct is the other engine, which knows what it has under way, and removes what
+	// Harvester leaves behind.
+	direct  *direct.Engine
 	records Records
 	open    OpenTarget
 	clock   vmbackup.Clock
@@ -48,8 +52,8 @@ type Engine struct {
 }
 
 // New makes an engine that works with the rights of clients.
-func New(clients *kube.Clients, records Records, open OpenTarget, clock vmbackup.Clock, version string) *Engine {
-	return &Engine{clients: clients, records: records, open: open, clock: clock, version: version}
+func New(clients *kube.Clients, other *direct.Engine, records Records, open OpenTarget, clock vmbackup.Clock, version string) *Engine {
+	return &Engine{clients: clients, direct: other, records: records, open: open, clock: clock, version: version}
 }
 
 // Name is "harvester".
