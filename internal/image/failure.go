@@ -21,7 +21,7 @@ func failure(view *vmbackup.Image, why string) *vmbackup.Error {
 
 // remedy reads what Longhorn says of a failed import.
 func remedy(source vmbackup.ImageSourceType, why string) (vmbackup.Reason, string) {
-	const again = "; then delete the image and create it again"
+	const again = "; then run the same 'kubectl vmbackup image create' again, which makes the image anew"
 	low := strings.ToLower(why)
 	says := func(words ...string) bool {
 		for _, w := range words {

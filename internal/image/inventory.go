@@ -6,6 +6,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -151,12 +152,34 @@ func (i *Images) look(ctx context.Context) (*inventory, error) {
 // Images implements vmbackup.Images on one cluster.
 type Images struct {
 	clients *kube.Clients
+	clock   vmbackup.Clock
+	engine  string
 }
 
 var _ vmbackup.Images = (*Images)(nil)
 
 // New makes the images of a cluster, seen and changed with the rights of clients.
-func New(clients *kube.Clients) *Images { return &Images{clients: clients} }
+// engine says who makes them: direct for this tool itself, harvester for Harvester's
+// controllers, and anything else for Harvester's where they work.
+func New(clients *kube.Clients, engine string, clock vmbackup.Clock) *Images {
+	return &Images{clients: clients, engine: engine, clock: clock}
+}
+
+// byHarvester reports whether the work is left to Harvester's controllers.
+func (i *Images) byHarvester(ctx context.Context) (bool, error) {
+	if i.engine == vmbackup.EngineDirect {
+		return false, nil
+	}
+	found, err := harvester.NewDetector(i.clients.Core.Discovery(), i.clients.Harvester.Settings()).Detect(ctx)
+	if err != nil {
+		return false, kube.Error(err, "look for", "Harvester")
+	}
+	if i.engine == vmbackup.EngineHarvester && !found.Usable() {
+		return false, vmbackup.Errorf(vmbackup.ReasonEngineUnavailable, "Harvester's controllers do not work in this cluster: %s", cmp.Or(found.Why, "it does not serve their kinds")).
+			WithHint("leave --engine out, or make the image with --engine %s", vmbackup.EngineDirect)
+	}
+	return found.Usable(), nil
+}
 
 // List implements vmbackup.Images.
 func (i *Images) List(ctx context.Context, namespace string) ([]vmbackup.Image, []string, error) {

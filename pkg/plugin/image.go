@@ -42,7 +42,7 @@ kubectl vmbackup image describe ubuntu`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(g.newImageList(), g.newImageDescribe())
+	cmd.AddCommand(g.newImageList(), g.newImageDescribe(), g.newImageCreate())
 	return cmd
 }
 

@@ -6,6 +6,7 @@ package plugin
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,39 @@ import (
 type fakeImages struct {
 	images   []vmbackup.Image
 	warnings []string
+	// asked are the requests that were planned; planErr and runErr are what comes back.
+	asked           []vmbackup.ImageRequest
+	planErr, runErr error
+	// hang makes a run wait until it is interrupted.
+	hang bool
+}
+
+func (f *fakeImages) PlanCreate(_ context.Context, req vmbackup.ImageRequest) (*vmbackup.ImagePlan, error) {
+	f.asked = append(f.asked, req)
+	if f.planErr != nil {
+		return nil, f.planErr
+	}
+	image := sampleImage(req.Ref(), vmbackup.ImageInProgress, 0)
+	return &vmbackup.ImagePlan{
+		Request: req, Image: &image, Steps: []vmbackup.StepStatus{{ID: "import", Title: "Import it"}},
+		Objects: []vmbackup.PlannedObject{{Action: vmbackup.ActionCreate, Kind: "BackingImage", Name: "vmi-new"}},
+	}, nil
+}
+
+func (f *fakeImages) Create(ctx context.Context, plan *vmbackup.ImagePlan, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+	return f.run(ctx, plan.Request.Ref(), opts)
+}
+
+func (f *fakeImages) run(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+	if f.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	image := sampleImage(ref, vmbackup.ImageImported, 0)
+	if opts.NoWait {
+		image.Status.Phase = vmbackup.ImageInProgress
+	}
+	return &image, f.runErr
 }
 
 func (f *fakeImages) List(_ context.Context, namespace string) ([]vmbackup.Image, []string, error) {
@@ -92,6 +126,36 @@ func TestImageDescribe(t *testing.T) {
 	r.run("image", "describe", "none").contains(t, exitFailed, "error: there is no image shop/none")
 }
 
+func TestImageCreate(t *testing.T) {
+	const url = "https://example.com/u.img"
+	r := newRig(t)
+	f := &fakeImages{}
+	r.images = f
+	r.run("image", "create", "u", "--url", url, "-o", "jsonpath={.status.phase}").want(t, exitDone, "Imported", "")
+	r.run("image", "create", "test/u", "--url", url, "--checksum", strings.Repeat("AB", 64), "--replicas", "3", "--storage-class", "fast", "--display-name", "My U", "--wait=false").contains(t, exitDone, "InProgress")
+	want := vmbackup.ImageRequest{
+		Namespace: "test", Name: "u", DisplayName: "My U", Checksum: strings.Repeat("ab", 64), Replicas: 3, StorageClass: "fast",
+		Source: vmbackup.ImageSource{Type: vmbackup.ImageDownload, URL: url},
+	}
+	if got := f.asked[len(f.asked)-1]; got != want {
+		t.Errorf("asked for %+v, want %+v", got, want)
+	}
+	r.run("image", "create", "u", "--url", url, "--dry-run").contains(t, exitDone, "Image shop/u (dry run: nothing was changed)", "BackingImage", "vmi-new", "step 1: Import it")
+	r.run("image", "create", "u", "--url", url, "--dry-run", "-o", "jsonpath={.status.objects[0].name}").want(t, exitDone, "vmi-new", "")
+	f.planErr = vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "it exists").AsPreflight()
+	r.run("image", "create", "u", "--url", url).want(t, exitRefused, "", "error: it exists\n")
+	f.planErr, f.runErr = nil, vmbackup.Errorf(vmbackup.ReasonNotFound, "got 404").WithHint("look at it")
+	r.run("image", "create", "u", "--url", url).want(t, exitFailed, "", "error: got 404\nhint: look at it\n")
+
+	f.runErr, f.hang = nil, true
+	r.run("image", "create", "u", "--url", url, "--timeout", "1ms", "--replicas", "2").contains(t, exitTimeout, "error: image shop/u was not done in 1ms",
+		"hint: go on with: kubectl vmbackup image create u --url "+url+" --replicas 2 -n shop\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.runIn(ctx, "image", "create", "u", "--url", "https://me:secret@example.com/u.img").want(t, exitInterrupted, "",
+		"error: interrupted; image shop/u is not done, nothing is lost, and what Longhorn does goes on\nhint: go on with the same command\n")
+}
+
 func TestImageUsage(t *testing.T) {
 	r := newRig(t)
 	r.withImages()
@@ -106,6 +170,14 @@ func TestImageUsage(t *testing.T) {
 		{"image", "describe", "Upper"},
 		{"describe", "image/Upper"},
 		{"image", "shoes"},
+		{"image", "create"},
+		{"image", "create", "u"},
+		{"image", "create", "U", "--url", "https://x/y"},
+		{"image", "create", "u", "--url", "nonsense"},
+		{"image", "create", "u", "--url", "https://x/y", "--checksum", "abc"},
+		{"image", "create", "u", "--url", "https://x/y", "--replicas", "-1"},
+		{"image", "create", "u", "--url", "https://x/y", "--timeout", "-1s"},
+		{"image", "create", "u", "--url", "https://x/y", "--dry-run=x"},
 	} {
 		r.run(args...).contains(t, exitUsage, "hint: ")
 	}

@@ -117,8 +117,10 @@ type ImageStatus struct {
 	// Engine is harvester where Harvester's controllers keep the image.
 	Engine    string     `json:"engine,omitempty"`
 	CreatedAt *time.Time `json:"createdAt,omitempty"`
-	Warnings  []string   `json:"warnings,omitempty"`
-	Error     *Error     `json:"error,omitempty"`
+	// Objects is what would be created, changed and deleted: of a dry run only.
+	Objects  []PlannedObject `json:"objects,omitempty"`
+	Warnings []string        `json:"warnings,omitempty"`
+	Error    *Error          `json:"error,omitempty"`
 }
 
 // ImageReplica is an image's copy on one disk.
@@ -163,7 +165,8 @@ type ImageBackup struct {
 	Message     string     `json:"message,omitempty"`
 }
 
-// Images keeps images. Every error carries a Reason.
+// Images keeps images. Every error carries a Reason; those of the Plan methods are
+// preflight errors.
 type Images interface {
 	// List lists by namespace and name; namespace is empty for all. Backing images
 	// that belong to no namespace are in every listing. Parts that could not be
@@ -172,4 +175,10 @@ type Images interface {
 	// Get returns one image by its name, or by that of its backing image, with its
 	// replicas' places; or NotFound.
 	Get(ctx context.Context, ref Ref) (*Image, error)
+	// PlanCreate checks the request and says what would be done. It changes nothing.
+	// An image that is there, of the same source, is the plan's image.
+	PlanCreate(ctx context.Context, req ImageRequest) (*ImagePlan, error)
+	// Create takes the planned image to its end, from wherever it stands: until one
+	// replica is ready. The image is returned with the error too, as far as it came.
+	Create(ctx context.Context, plan *ImagePlan, opts RunOptions) (*Image, error)
 }

@@ -1,0 +1,223 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// imageCreateOptions are the flags of image create.
+type imageCreateOptions struct {
+	*globals
+	output
+	run    runFlags
+	dryRun dryRun
+
+	name    string
+	request vmbackup.ImageRequest
+}
+
+func (g *globals) newImageCreate() *cobra.Command {
+	o := &imageCreateOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "create NAME --url URL",
+		Short: "Import an image and make a StorageClass of it",
+		Long: `Import an image, raw or qcow2, and make the StorageClass whose volumes are made
+of it. The command ends when one replica of the image is ready: then it is
+imported, and Longhorn goes on to make the other replicas.
+
+Where Harvester's controllers work they are asked for the image, as by its own
+pages. Elsewhere the plugin makes Longhorn's backing image vmi-UUID and the
+StorageClass longhorn-NAME itself, with what the default StorageClass says of
+replicas, disks and nodes.
+
+The same command may be run again at any time: it goes on where the image is,
+and makes anew one whose import has failed. An image of the same name with
+another source or checksum is refused (AlreadyExists).`,
+		Example: `
+# Import an image, and see that it is what its publisher has signed
+kubectl vmbackup image create ubuntu --checksum SHA512 \
+  --url https://example.com/ubuntu-24.04.img
+
+# See what would be made
+kubectl vmbackup image create ubuntu --url https://example.com/u.img --dry-run
+
+# Only begin with it; 'image list' shows how far it is
+kubectl vmbackup image create ubuntu --url https://example.com/u --wait=false`,
+		Args: named("the name of the image", cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.name = args[0]
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return o.execute(cmd.Context())
+		},
+	}
+	flags, r := cmd.Flags(), &o.request
+	flags.StringVar(&r.Source.URL, "url", "", "Where Longhorn downloads the image from, http:// or https://. Its nodes must reach it")
+	flags.StringVar(&r.Checksum, "checksum", "", "SHA-512 in hex that the downloaded file must have")
+	flags.StringVar(&r.DisplayName, "display-name", "", "Title of the image. If empty, its name")
+	flags.IntVar(&r.Replicas, "replicas", 0, "Copies of the image, and replicas of its volumes. Zero means as many as the default StorageClass has")
+	flags.StringVar(&r.StorageClass, "storage-class", "", "Name of the StorageClass to make. If empty, longhorn-NAME. Harvester chooses its own")
+	o.dryRun.addFlag(cmd, "check everything, show what would be made")
+	o.run.addFlags(flags)
+	flags.Lookup("wait").Usage = "Wait until the image is imported. If false, return as soon as the rest goes on by itself"
+	o.addFlags(cmd, true)
+	return cmd
+}
+
+func (o *imageCreateOptions) validate() error {
+	if o.request.Source.URL == "" {
+		return invalid("--url is missing: where the image comes from")
+	}
+	if _, err := o.requestIn("default"); err != nil {
+		return err
+	}
+	for _, check := range []func() error{o.dryRun.validate, o.run.validate, o.check} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requestIn is the request, of an image in that namespace unless it names its own.
+func (o *imageCreateOptions) requestIn(namespace string) (vmbackup.ImageRequest, error) {
+	r := o.request
+	ref, err := parseImage(o.name, namespace)
+	if err != nil {
+		return r, err
+	}
+	r.Namespace, r.Name, r.Source.Type = ref.Namespace, ref.Name, vmbackup.ImageDownload
+	r = r.Default()
+	return r, r.Validate()
+}
+
+func (o *imageCreateOptions) execute(ctx context.Context) error {
+	s, err := o.connect("")
+	if err != nil {
+		return err
+	}
+	request, err := o.requestIn(s.namespace)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := o.run.context(ctx)
+	defer cancel()
+	plan, err := s.images.PlanCreate(ctx, request)
+	if err != nil {
+		return unbegun(ctx, err, o.run.timeout)
+	}
+	title := "Image " + request.Ref().String()
+	if o.dryRun.on() {
+		return o.showImagePlan(plan, title, &o.output)
+	}
+	return o.runImage(ctx, &o.run, &o.output, request.Ref(), o.again(request), func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+		return s.images.Create(ctx, plan, opts)
+	})
+}
+
+// again is the command that goes on; empty where it would show a password.
+func (o *imageCreateOptions) again(r vmbackup.ImageRequest) string {
+	if u, err := url.Parse(r.Source.URL); err != nil || u.User != nil {
+		return ""
+	}
+	words := []string{r.Name, "--url", r.Source.URL}
+	for _, f := range []struct{ flag, value string }{
+		{"--checksum", r.Checksum}, {"--storage-class", r.StorageClass}, {"--display-name", o.request.DisplayName},
+	} {
+		if f.value != "" {
+			words = append(words, f.flag, f.value)
+		}
+	}
+	if r.Replicas > 0 {
+		words = append(words, "--replicas", strconv.Itoa(r.Replicas))
+	}
+	return o.imageCommand("create", r.Namespace, words...)
+}
+
+// imageCommand is a command line of image in the same cluster.
+func (g *globals) imageCommand(verb, namespace string, words ...string) string {
+	line := append([]string{"kubectl", "vmbackup", "image", verb}, words...)
+	line = append(line, "-n", namespace)
+	if v := g.config.Context; v != nil && *v != "" {
+		line = append(line, "--context", *v)
+	}
+	if v := g.config.KubeConfig; v != nil && *v != "" {
+		line = append(line, "--kubeconfig", *v)
+	}
+	if g.engine != engineAuto {
+		line = append(line, "--engine", g.engine)
+	}
+	for i, w := range line {
+		line[i] = shellWord(w)
+	}
+	return strings.Join(line, " ")
+}
+
+// runImage runs an operation on an image, shows its progress and then the image.
+func (g *globals) runImage(ctx context.Context, flags *runFlags, out *output, ref vmbackup.Ref, again string, run func(vmbackup.RunOptions) (*vmbackup.Image, error)) error {
+	progress, err := g.newProgress()
+	if err != nil {
+		return err
+	}
+	image, runErr := run(vmbackup.RunOptions{Sink: progress, NoWait: !flags.wait})
+	if err := progress.Close(); err != nil {
+		return err
+	}
+	if image != nil && (runErr == nil || !out.human()) {
+		if err := g.showImage(image, out); err != nil {
+			return err
+		}
+	}
+	return g.imageStopped(ctx, runErr, ref, again, flags.timeout)
+}
+
+func (g *globals) showImage(image *vmbackup.Image, out *output) error {
+	if !out.human() {
+		return out.print(g.streams.Out, image)
+	}
+	options := g.outTerminal().Options(g.clock())
+	options.Wide = out.wide()
+	return render.Images(g.streams.Out, []vmbackup.Image{*image}, options)
+}
+
+// imageStopped explains an error by which an operation on an image ended: when only
+// the waiting ended, what is safe, and what goes on.
+func (g *globals) imageStopped(ctx context.Context, err error, ref vmbackup.Ref, again string, after time.Duration) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	hint := "go on with the same command"
+	if again != "" {
+		hint = "go on with: " + again
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return vmbackup.Errorf(vmbackup.ReasonTimeout, "image %s was not done in %s; nothing is lost, and what Longhorn does goes on", ref, after).WithHint("%s", hint)
+	}
+	return vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; image %s is not done, nothing is lost, and what Longhorn does goes on", ref).WithHint("%s", hint)
+}
+
+func (g *globals) showImagePlan(plan *vmbackup.ImagePlan, title string, out *output) error {
+	if !out.human() {
+		image := *plan.Image
+		image.Status.Objects = plan.Objects
+		return out.print(g.streams.Out, &image)
+	}
+	if _, err := fmt.Fprintf(g.streams.Out, "%s (dry run: nothing was changed)\n\n", title); err != nil {
+		return err
+	}
+	return render.Plan(g.streams.Out, plan.Objects, plan.Steps, plan.Warnings, g.outTerminal().Options(g.clock()))
+}

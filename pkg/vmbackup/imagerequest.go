@@ -1,0 +1,92 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vmbackup
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// ImageRequest asks for an image.
+type ImageRequest struct {
+	Namespace   string      `json:"namespace"`
+	Name        string      `json:"name"`
+	DisplayName string      `json:"displayName,omitempty"`
+	Source      ImageSource `json:"source"`
+	// Checksum is the SHA-512 in hex that the content must have; empty for any.
+	Checksum string `json:"checksum,omitempty"`
+	// Replicas is how many disks are to hold a copy, and how many replicas volumes
+	// of the image have; 0 for as many as the default StorageClass says.
+	Replicas int `json:"replicas,omitempty"`
+	// StorageClass is the name of the class to make; empty for the usual one.
+	StorageClass string `json:"storageClass,omitempty"`
+}
+
+// MaxImageReplicas is the most copies that Longhorn makes.
+const MaxImageReplicas = 20
+
+// Ref is the image's namespace and name.
+func (r ImageRequest) Ref() Ref { return Ref{Namespace: r.Namespace, Name: r.Name} }
+
+// checksum is a SHA-512 in hex, as Longhorn writes it.
+var checksum = regexp.MustCompile(`^[0-9a-f]{128}$`)
+
+// Default fills what the request leaves open.
+func (r ImageRequest) Default() ImageRequest {
+	r.Checksum = strings.ToLower(strings.TrimSpace(r.Checksum))
+	if r.DisplayName == "" {
+		r.DisplayName = r.Name
+	}
+	return r
+}
+
+// Validate returns an InvalidRequest error that names the first wrong field, or nil.
+func (r ImageRequest) Validate() error {
+	if err := validName("image name", r.Name, MaxNameLength); err != nil {
+		return err
+	}
+	if err := validName("namespace", r.Namespace, 63); err != nil {
+		return err
+	}
+	if r.StorageClass != "" {
+		if err := validName("StorageClass", r.StorageClass, 253); err != nil {
+			return err
+		}
+	}
+	if r.Checksum != "" && !checksum.MatchString(r.Checksum) {
+		return invalid("checksum %q is no SHA-512: 128 hexadecimal digits", r.Checksum)
+	}
+	if r.Replicas < 0 || r.Replicas > MaxImageReplicas {
+		return invalid("%d replicas are not between 1 and %d", r.Replicas, MaxImageReplicas)
+	}
+	if len(r.DisplayName) > 250 || strings.ContainsFunc(r.DisplayName, func(c rune) bool { return c < ' ' }) {
+		return invalid("display name %q is too long, or not one line of text", r.DisplayName)
+	}
+	return r.Source.validate()
+}
+
+func (s ImageSource) validate() error {
+	switch s.Type {
+	case ImageDownload:
+		u, err := url.Parse(s.URL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return invalid("%q is no URL of a web server, http://... or https://...", s.URL)
+		}
+		return nil
+	}
+	return invalid("source %q is not supported", s.Type)
+}
+
+// ImagePlan is a checked ImageRequest and what it would do.
+type ImagePlan struct {
+	Request ImageRequest
+	// Image is as it stands, or as it will be.
+	Image    *Image
+	Objects  []PlannedObject
+	Steps    []StepStatus
+	Warnings []string
+	// State is the implementation's own knowledge, carried from plan to run.
+	State any
+}
