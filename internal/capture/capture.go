@@ -42,6 +42,8 @@ type Machine struct {
 	SecretKeys, ConfigMapKeys []vmbackup.KeyedObject
 	// Revisions are the ControllerRevisions of the instance type and the preference.
 	Revisions []json.RawMessage
+	// StorageClasses are those of the volumes.
+	StorageClasses []json.RawMessage
 	// InstanceType and Preference are the names of those whose revision is held.
 	InstanceType, Preference string
 	Warnings                 []string
@@ -156,6 +158,9 @@ func (e reader) read(ctx context.Context, ref vmbackup.Ref) (*Machine, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	if err := e.storageClasses(ctx, c); err != nil {
+		return nil, err
+	}
 	c.Warnings = append(c.Warnings, ofRevisions...)
 	c.Warnings = append(c.Warnings, pluggedOnly(c.VM, c.Running)...)
 	if err := c.keepSecrets(refs.Secrets, secrets); err != nil {
@@ -166,6 +171,9 @@ func (e reader) read(ctx context.Context, ref vmbackup.Ref) (*Machine, error) {
 	}
 	return c, nil
 }
+
+// Others are the objects that a record of the machine holds beside secrets and config maps.
+func (c *Machine) Others() []json.RawMessage { return slices.Concat(c.Revisions, c.StorageClasses) }
 
 // HasDisks reports whether a volume of the machine itself is backed up. Harvester
 // takes a backup without any for one that it cannot use.

@@ -234,7 +234,7 @@ func newRecord(req vmbackup.BackupRequest, c *capture.Machine, targetName string
 		status.Metadata.Path = metadata.RecordKey(req.Ref())
 	}
 	record := &metadata.Record{
-		Operation: newOperation(), VM: c.Manifest, Secrets: c.Secrets, ConfigMaps: c.ConfigMaps, Others: c.Revisions,
+		Operation: newOperation(), VM: c.Manifest, Secrets: c.Secrets, ConfigMaps: c.ConfigMaps, Others: c.Others(),
 	}
 	state := backupState{FreezeTimeout: req.FreezeTimeout, Estimates: map[string]int64{}, NotForHarvester: len(c.MissingSecrets) > 0 || !c.HasDisks()}
 	for _, v := range c.Volumes {

@@ -35,6 +35,8 @@ type destination struct {
 	quotas []corev1.ResourceQuota
 	// classes are all StorageClasses of the cluster, by name.
 	classes map[string]*storagev1.StorageClass
+	// newClasses are those among them that the restore is still to make.
+	newClasses []storagev1.StorageClass
 	// snapshotClass is the VolumeSnapshotClass of the composed snapshots, which
 	// newSnapshotClass says is still to be made.
 	snapshotClass    *snapshotv1.VolumeSnapshotClass

@@ -12,6 +12,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
@@ -26,8 +27,11 @@ type restoreRecord struct {
 	Operation string           `json:"operation"`
 	Backup    vmbackup.Backup  `json:"backup"`
 	// Class is the VolumeSnapshotClass of the composed snapshots.
-	Class string          `json:"class"`
-	VM    json.RawMessage `json:"vm"`
+	Class string `json:"class"`
+	// StorageClasses are those of the volumes that the cluster lacked.
+	StorageClasses []storagev1.StorageClass `json:"storageClasses,omitempty"`
+
+	VM json.RawMessage `json:"vm"`
 	// RunStrategy is put back once the disks are there.
 	RunStrategy kubevirtv1.VirtualMachineRunStrategy `json:"runStrategy"`
 	// StartByHand starts a machine whose run strategy is Manual.
@@ -147,7 +151,7 @@ func (r *restoreRun) steps() []flow.Step {
 	if r.record.InPlace != nil {
 		return r.inPlaceSteps()
 	}
-	var steps []flow.Step
+	steps := r.makesClasses(nil)
 	if r.record.Backup.Spec.Type == vmbackup.TypeBackup {
 		steps = append(steps, flow.Step{ID: "sync", Title: "See the backups in Longhorn", Ensure: r.ensureBackups})
 	}

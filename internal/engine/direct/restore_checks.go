@@ -68,6 +68,9 @@ func restoreRights(restore *restoreRecord) []right {
 		rights = append(rights, right{"create", "", "namespaces", ""},
 			right{"create", "", "persistentvolumeclaims", namespace}, right{"create", "kubevirt.io", "virtualmachines", namespace})
 	}
+	if len(restore.StorageClasses) > 0 {
+		rights = append(rights, right{"create", "storage.k8s.io", "storageclasses", ""})
+	}
 	if len(restore.Revisions) > 0 {
 		rights = append(rights, right{"create", "apps", "controllerrevisions", namespace})
 	}

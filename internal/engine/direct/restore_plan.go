@@ -73,11 +73,16 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if err := d.check(n, req); err != nil {
 		return nil, err
 	}
+	if e.delegate == nil { // another one begins before any step of this engine's could make them
+		if err := d.recallClasses(record, req.StorageClasses); err != nil {
+			return nil, err
+		}
+	}
 	if n.lost, err = d.leaveOut(record, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
 	n.sourceExists, n.newMACs = d.source && !req.InPlace, dropsMACs(req, d.source)
-	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, createNamespace: d.namespace == nil}
+	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, StorageClasses: d.newClasses, createNamespace: d.namespace == nil}
 	leftOut, err := keepWarranted(record)
 	if err != nil {
 		return nil, err
@@ -125,6 +130,9 @@ func (d *destination) made(namespace string, backup *vmbackup.Backup, itself boo
 	var objects []vmbackup.PlannedObject
 	if d.namespace == nil {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: "Namespace", Name: namespace})
+	}
+	for i := range d.newClasses {
+		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "storage.k8s.io/v1", Kind: "StorageClass", Name: d.newClasses[i].Name, Note: "as it was where the backup was made"})
 	}
 	if !itself {
 		return objects

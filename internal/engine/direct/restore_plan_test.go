@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -52,7 +53,10 @@ func TestRestoreIsRefusedBeforeAnyChange(t *testing.T) {
 		},
 		{
 			name: "no StorageClass", reason: vmbackup.ReasonStorageClassMissing, says: `StorageClass "longhorn"`,
-			set: func(c *cluster) { c.vanish("storageclasses", "", "longhorn") },
+			set: func(c *cluster) {
+				c.vanish("storageclasses", "", "longhorn")
+				c.editRecord(func(r *metadata.Record) { r.Others = nil })
+			},
 		},
 		{
 			name: "foreign StorageClass", reason: vmbackup.ReasonStorageUnsupported, says: "rbd.csi.ceph.com",
