@@ -6,6 +6,8 @@ package backuptarget
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,6 +18,7 @@ import (
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	longhornfake "github.com/longhorn/longhorn-manager/k8s/pkg/client/clientset/versioned/fake"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,8 +50,10 @@ type cluster struct {
 	setting *harvester.Setting
 	// settingCode is the status of every answer about the setting instead of 200.
 	settingCode int
-	// patched runs after every patch of the setting.
+	// patched is what Harvester makes of a setting that was patched.
 	patched func(*harvester.Setting)
+	// refused is why Harvester's webhook refuses every patch.
+	refused string
 }
 
 func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
@@ -88,13 +93,77 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(code)
 		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Reason: reason, Code: int32(code)})
 	}
+	path := strings.TrimPrefix(r.URL.Path, "/apis/harvesterhci.io/v1beta1/")
 	switch {
 	case c.settingCode == http.StatusForbidden:
 		fail(c.settingCode, metav1.StatusReasonForbidden)
 	case c.setting == nil:
 		fail(http.StatusNotFound, metav1.StatusReasonNotFound)
-	default:
+	case r.URL.Query().Get("watch") != "":
+		c.watch(w, r)
+	case r.Method == http.MethodPatch:
+		c.patch(w, r, fail)
+	case path == "settings":
+		_ = json.NewEncoder(w).Encode(harvester.SettingList{ListMeta: metav1.ListMeta{ResourceVersion: c.setting.ResourceVersion}, Items: []harvester.Setting{*c.setting}})
+	case path == "settings/"+harvester.BackupTargetSetting:
 		_ = json.NewEncoder(w).Encode(c.setting)
+	default:
+		_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{}, "items": []any{}})
+	}
+}
+
+// watch sends the setting whenever its version is another one. The lock is held.
+func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusOK)
+	for sent := r.URL.Query().Get("resourceVersion"); r.Context().Err() == nil; {
+		if c.setting.ResourceVersion != sent {
+			sent = c.setting.ResourceVersion
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": c.setting})
+		}
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		c.mu.Unlock()
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		c.mu.Lock()
+	}
+}
+
+// patch applies a merge patch to the setting and lets patched be Harvester. The lock is held.
+func (c *cluster) patch(w http.ResponseWriter, r *http.Request, fail func(int, metav1.StatusReason)) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || c.refused != "" {
+		fail(http.StatusBadRequest, metav1.StatusReason(c.refused))
+		return
+	}
+	old, err := json.Marshal(c.setting)
+	if err != nil {
+		c.t.Error(err)
+	}
+	merged, err := jsonpatch.MergePatch(old, body)
+	if err != nil {
+		c.t.Error(err)
+	}
+	next := &harvester.Setting{}
+	if err := json.Unmarshal(merged, next); err != nil {
+		c.t.Error(err)
+	}
+	if next.ResourceVersion != c.setting.ResourceVersion {
+		fail(http.StatusConflict, metav1.StatusReasonConflict)
+		return
+	}
+	next.ResourceVersion += "0"
+	c.setting = next
+	_ = json.NewEncoder(w).Encode(c.setting)
+	if c.patched != nil {
+		answer := *next
+		answer.Annotations = maps.Clone(next.Annotations)
+		c.patched(&answer)
+		answer.ResourceVersion += "0"
+		c.setting = &answer
 	}
 }
 

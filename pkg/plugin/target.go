@@ -17,8 +17,9 @@ func (g *globals) newTarget() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "target",
 		Short: "Look after the backup targets",
-		Long: `Look after the backup targets: the places outside of the cluster where Longhorn
-keeps the data of backups, and this tool and Harvester the descriptions of machines.`,
+		Long: `Look after the backup targets: the places outside of the cluster where
+Longhorn keeps the data of backups, and this tool and Harvester the
+descriptions of machines.`,
 		Example: `
 # The backup targets and whether Longhorn can use them
 kubectl vmbackup target show`,
@@ -26,7 +27,7 @@ kubectl vmbackup target show`,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(g.newTargetShow(), g.newTargetCheck(), g.newTargetContents())
+	cmd.AddCommand(g.newTargetShow(), g.newTargetCheck(), g.newTargetContents(), g.newTargetSync())
 	return cmd
 }
 
@@ -42,13 +43,14 @@ func (g *globals) newTargetShow() *cobra.Command {
 		Use:     "show [NAME...]",
 		Aliases: []string{"list", "ls", "get"},
 		Short:   "Show backup targets as Longhorn and Harvester see them",
-		Long: `Show the backup targets of the cluster: whether Longhorn can use them and why not,
-when it last looked, whether the credentials are there (their values are never
-shown), and what it lists of them. On Harvester, its setting backup-target too.
+		Long: `Show the backup targets of the cluster: whether Longhorn can use them and why
+not, when it last looked, whether the credentials are there (their values are
+never shown), and what it lists of them. On Harvester, its setting
+backup-target too.
 
-A single name shows all that is known of that target, as a tree. The target itself
-is not asked: see what lies there with 'target contents', and whether this machine
-can use it with 'target check'.`,
+A single name shows all that is known of that target, as a tree. The target
+itself is not asked: see what lies there with 'target contents', and whether
+this machine can use it with 'target check'.`,
 		Example: `
 # All backup targets
 kubectl vmbackup target show

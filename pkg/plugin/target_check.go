@@ -27,16 +27,16 @@ func (g *globals) newTargetCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [NAME]",
 		Short: "Prove that a backup target can be used from here",
-		Long: `Prove that this machine can use a backup target: list, write a small file, read
-it back and delete it, with the URL and the credentials that Longhorn has. What lies
-on the target is not touched.
+		Long: `Prove that this machine can use a backup target: list, write a small file,
+read it back and delete it, with the URL and the credentials that Longhorn
+has. What lies on the target is not touched.
 
 Longhorn's own view stands beside it. Volumes are uploaded by Longhorn and the
-machines' descriptions by this machine, so that both must be able to use the target:
-when only one can, that is said.
+machines' descriptions by this machine, so that both must be able to use the
+target: when only one can, that is said.
 
-An NFS or CIFS target is mounted by Longhorn inside of the cluster. It is refused
-here at once (exit code 4), with the commands that try it there.
+An NFS or CIFS target is mounted by Longhorn inside of the cluster. It is
+refused here at once (exit code 4), with the commands that try it there.
 
 Exit codes: 0 both can use it, 1 this machine cannot, 3 Longhorn cannot.`,
 		Example: `

@@ -31,14 +31,15 @@ func (g *globals) newTargetContents() *cobra.Command {
 cluster knows of it: machines with their backups, images, and how much it is.
 
 It also shows what is not as it should be (exit code 3): backups whose data is
-gone, and files that cannot be read, with those that keep Harvester from finding
-anything on the target. Orphans are data that no description names: what is left
-of a deleted backup, or Longhorn backups of volumes that belong to no machine,
-so that they are not to be deleted unseen.
+gone, and files that cannot be read, with those that keep Harvester from
+finding anything on the target. Orphans are data that no description names:
+what is left of a deleted backup, or Longhorn backups of volumes that belong
+to no machine, so that they are not to be deleted unseen.
 
-Sizes are Longhorn's count of blocks, before compression. Blocks themselves are
-neither read nor listed, so that a target with thousands of backups takes seconds
-to minutes; something that comes or goes meanwhile may be told as missing.`,
+Sizes are Longhorn's count of blocks, before compression. Blocks themselves
+are neither read nor listed, so that a target with thousands of backups takes
+seconds to minutes; something that comes or goes meanwhile may be told as
+missing.`,
 		Example: `
 # What lies on the default target
 kubectl vmbackup target contents

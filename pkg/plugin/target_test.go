@@ -22,6 +22,17 @@ type fakeTargets struct {
 	err      error
 	contents vmbackup.TargetContentsStatus
 	check    vmbackup.TargetCheckStatus
+	sync     vmbackup.TargetSyncStatus
+}
+
+func (f *fakeTargets) Sync(ctx context.Context, name string) (*vmbackup.TargetSync, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "nothing ends this wait")
+	}
+	return &vmbackup.TargetSync{
+		APIVersion: vmbackup.APIVersion, Kind: vmbackup.KindTargetSync, Metadata: vmbackup.ObjectMeta{Name: name},
+		Spec: vmbackup.TargetContentsSpec{URL: "s3://bucket@region/"}, Status: f.sync,
+	}, f.err
 }
 
 func (f *fakeTargets) Contents(_ context.Context, name string) (*vmbackup.TargetContents, error) {
@@ -162,4 +173,28 @@ func TestTargetCheck(t *testing.T) {
 	r.run("target", "check", "--url", "file://"+dir+"/none").contains(t, exitFailed, "From here  ✗ cannot be used", "– Write a file", "no such file")
 	r.run("target", "check", "--url", "nfs://10.0.0.5:/export").contains(t, exitRefused, "file:///<mount point>")
 	r.run("target", "check", "a", "b").contains(t, exitUsage, "at most 1 arg")
+}
+
+func TestTargetSync(t *testing.T) {
+	r := targetRig(t)
+	at := noon()
+	r.targets.sync = vmbackup.TargetSyncStatus{
+		LonghornSyncedAt: &at, HarvesterRefreshedAt: &at, Holds: vmbackup.TargetHoldings{Backups: 2, Volumes: 1, Bytes: 1 << 20},
+		Appeared: []vmbackup.TargetObject{{Kind: "Backup", Name: "backup-1"}, {Kind: "VirtualMachineBackup", Namespace: "shop", Name: "web-1"}},
+	}
+	r.run("target", "sync").want(t, exitDone, `Target default  s3://bucket@region/
+├─ Longhorn        ● looked at 2026-03-01 12:00:00 UTC
+├─ Harvester       ● looked at 2026-03-01 12:00:00 UTC
+├─ Longhorn lists  2 backups of 1 volume, 0 backing images  1 MiB
+├─ Appeared        2
+│  ├─ Backup backup-1
+│  └─ VirtualMachineBackup shop/web-1
+└─ Disappeared     nothing
+`, "")
+	r.run("target", "sync", "offsite", "-o", "jsonpath={.metadata.name} {.status.appeared[*].name}").want(t, exitDone, "offsite backup-1 web-1", "")
+	r.targets.sync.Warnings = []string{"Harvester was not asked"}
+	r.run("target", "sync").contains(t, exitPartly, "warning: Harvester was not asked\n", "Appeared")
+	r.targets.err = vmbackup.Errorf(vmbackup.ReasonTimeout, "timed out waiting for Longhorn")
+	r.run("target", "sync").want(t, exitTimeout, "", "error: timed out waiting for Longhorn\n")
+	r.run("target", "sync", "--timeout", "0s").contains(t, exitUsage, "--timeout")
 }

@@ -112,4 +112,7 @@ type Targets interface {
 	// Check uses a target with the client's own connection. A target that turns out
 	// not to be usable is no error, but told in the status.
 	Check(ctx context.Context, name string) (*TargetCheck, error)
+	// Sync has Longhorn and, for its target, Harvester look at a target again, and
+	// waits for them until ctx ends.
+	Sync(ctx context.Context, name string) (*TargetSync, error)
 }
