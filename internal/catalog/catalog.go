@@ -99,10 +99,17 @@ func (c *Catalog) WatchBackups(ctx context.Context, opts vmbackup.ListOptions, c
 	if err != nil {
 		return err
 	}
-	return c.journal.WatchList(ctx, journalOptions(journal.KindBackup, opts), func(entries []journal.Entry) (bool, error) {
-		all, _ := ofEntries(entries)
-		return false, changed(narrow(all, selector, opts))
-	})
+	return together(ctx,
+		func(ctx context.Context, see func([]journal.Entry) error) error {
+			return c.journal.WatchList(ctx, journalOptions(journal.KindBackup, opts), func(entries []journal.Entry) (bool, error) { return false, see(entries) })
+		},
+		func(ctx context.Context, see func([]vmbackup.Backup) error) error {
+			return c.foreign.WatchAll(ctx, opts.Namespace, see)
+		},
+		func(entries []journal.Entry, foreign []vmbackup.Backup) error {
+			own, _ := ofEntries(entries)
+			return changed(narrow(joined(own, foreign), selector, opts))
+		})
 }
 
 // find collects the backups of the sources, in no order and not yet narrowed to machine and labels.

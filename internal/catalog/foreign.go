@@ -6,7 +6,10 @@ package catalog
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -23,6 +26,10 @@ type Foreign interface {
 	// Watch calls changed with the view of one, and again after every change, until
 	// changed returns true, the backup is deleted, or ctx ends.
 	Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Backup) bool) error
+	// WatchAll calls changed with what Backups returns, and again after every change,
+	// until changed returns an error or ctx ends. Without such controllers it calls
+	// changed once, with none, and returns.
+	WatchAll(ctx context.Context, namespace string, changed func([]vmbackup.Backup) error) error
 	// Restores returns the views of those of a namespace, in no order and perhaps more
 	// than the options ask for.
 	Restores(ctx context.Context, opts vmbackup.ListOptions) ([]vmbackup.Restore, error)
@@ -30,6 +37,8 @@ type Foreign interface {
 	Restore(ctx context.Context, ref vmbackup.Ref) (*vmbackup.Restore, error)
 	// WatchRestore is Watch for a restore.
 	WatchRestore(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Restore) bool) error
+	// WatchRestores is WatchAll for restores.
+	WatchRestores(ctx context.Context, opts vmbackup.ListOptions, changed func([]vmbackup.Restore) error) error
 }
 
 // none is Foreign of a cluster that has no other controllers.
@@ -43,6 +52,14 @@ func (none) Record(_ context.Context, ref vmbackup.Ref) (*metadata.Record, error
 
 func (none) Watch(_ context.Context, ref vmbackup.Ref, _ func(*vmbackup.Backup) bool) error {
 	return missing(ref, vmbackup.SourceCluster)
+}
+
+func (none) WatchAll(_ context.Context, _ string, changed func([]vmbackup.Backup) error) error {
+	return changed(nil)
+}
+
+func (none) WatchRestores(_ context.Context, _ vmbackup.ListOptions, changed func([]vmbackup.Restore) error) error {
+	return changed(nil)
 }
 
 func (none) Restores(context.Context, vmbackup.ListOptions) ([]vmbackup.Restore, error) {
@@ -71,6 +88,11 @@ func (c *Catalog) addForeign(ctx context.Context, namespace string, own []*found
 	if err != nil {
 		return own, append(warnings, err.Error())
 	}
+	return joined(own, backups), warnings
+}
+
+// joined adds the foreign backups that the tool has no record of.
+func joined(own []*found, backups []vmbackup.Backup) []*found {
 	known := make(map[vmbackup.Ref]bool, len(own))
 	for _, f := range own {
 		known[f.backup().Ref()] = true
@@ -80,7 +102,47 @@ func (c *Catalog) addForeign(ctx context.Context, namespace string, own []*found
 			own = append(own, &found{record: &metadata.Record{Backup: *b}, when: began(b, time.Time{}), foreign: true})
 		}
 	}
-	return own, warnings
+	return own
+}
+
+// together follows the tool's own records and the objects of the foreign controllers,
+// and calls changed with both whenever either has changed, once both are known. What
+// may not be looked at of the foreign ones is left out.
+func together[O, F any](ctx context.Context, own func(context.Context, func(O) error) error, foreign func(context.Context, func(F) error) error, changed func(O, F) error) error {
+	var mu sync.Mutex // changed is called for one change after the other
+	var mine O
+	var theirs F
+	mineKnown, theirsKnown := false, false
+	tell := func() error {
+		if !mineKnown || !theirsKnown {
+			return nil
+		}
+		return changed(mine, theirs)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return own(gctx, func(list O) error {
+			mu.Lock()
+			defer mu.Unlock()
+			mine, mineKnown = list, true
+			return tell()
+		})
+	})
+	g.Go(func() error {
+		see := func(list F) error {
+			mu.Lock()
+			defer mu.Unlock()
+			theirs, theirsKnown = list, true
+			return tell()
+		}
+		err := foreign(gctx, see)
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonForbidden {
+			var nothing F
+			return see(nothing)
+		}
+		return err
+	})
+	return g.Wait()
 }
 
 // withoutPoorer leaves the backups out of which the tool's own file is on the

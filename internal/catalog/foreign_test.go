@@ -51,6 +51,21 @@ func (o others) Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbac
 	return err
 }
 
+func (o others) WatchAll(ctx context.Context, namespace string, changed func([]vmbackup.Backup) error) error {
+	list, err := o.Backups(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	return changed(list)
+}
+
+func (o others) WatchRestores(_ context.Context, _ vmbackup.ListOptions, changed func([]vmbackup.Restore) error) error {
+	if o.err != nil {
+		return o.err
+	}
+	return changed(o.restores)
+}
+
 func (o others) Restores(context.Context, vmbackup.ListOptions) ([]vmbackup.Restore, error) {
 	return o.restores, o.err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -29,31 +31,41 @@ type harvesterBackups struct{ clients *kube.Clients }
 // Harvester knows the backups of Harvester's controllers, where a cluster has them.
 func Harvester(clients *kube.Clients) Foreign { return harvesterBackups{clients} }
 
-// Backups implements Foreign.
+// Backups implements Foreign. Of each backup only what its view needs is kept in
+// memory: an object holds a whole machine.
 func (h harvesterBackups) Backups(ctx context.Context, namespace string) ([]vmbackup.Backup, error) {
-	var objects []harvester.VirtualMachineBackup
+	var objects []*harvester.VirtualMachineBackup
+	evidence := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
+	var g errgroup.Group
+	asked := false
 	opts := metav1.ListOptions{Limit: page}
 	for {
 		list, err := h.clients.Harvester.Backups(namespace).List(ctx, opts)
 		if err != nil {
+			_ = g.Wait() // never fails
 			if h.absent(ctx, err) {
 				return nil, nil
 			}
 			return nil, kube.Error(err, "list", "VirtualMachineBackups of Harvester")
 		}
-		objects = append(objects, list.Items...)
-		if list.Continue == "" {
+		for i := range list.Items {
+			objects = append(objects, list.Items[i].Lean())
+		}
+		if !asked && needsEvidence(objects) {
+			asked = true
+			g.Go(func() error {
+				evidence = h.evidence(ctx)
+				return nil
+			})
+		}
+		if opts.Continue = list.Continue; opts.Continue == "" {
 			break
 		}
-		opts.Continue = list.Continue
 	}
-	if len(objects) == 0 {
-		return nil, nil
-	}
-	evidence := h.evidence(ctx, objects)
+	_ = g.Wait() // never fails
 	views := make([]vmbackup.Backup, 0, len(objects))
-	for i := range objects {
-		views = append(views, *objects[i].View(evidence))
+	for _, object := range objects {
+		views = append(views, *object.View(evidence))
 	}
 	return views, ctx.Err()
 }
@@ -67,7 +79,7 @@ func (h harvesterBackups) Record(ctx context.Context, ref vmbackup.Ref) (*metada
 	if err != nil {
 		return nil, kube.Error(err, "read", what(ref))
 	}
-	return object.Record(h.evidence(ctx, []harvester.VirtualMachineBackup{*object}))
+	return object.Record(h.evidenceOf(ctx, object))
 }
 
 // absent reports whether the cluster is not Harvester's. The API server refuses a
@@ -83,45 +95,50 @@ func (h harvesterBackups) absent(ctx context.Context, err error) bool {
 	return err == nil && !served
 }
 
-// evidence looks at what the views rest on, when one of the backups needs it. A
-// user may not be allowed to: then the views say so.
-func (h harvesterBackups) evidence(ctx context.Context, backups []harvester.VirtualMachineBackup) harvester.Evidence {
-	e := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
-	if !needsEvidence(backups) {
-		return e
+// evidenceOf is the evidence for one backup, when it needs any.
+func (h harvesterBackups) evidenceOf(ctx context.Context, object *harvester.VirtualMachineBackup) harvester.Evidence {
+	if !needsEvidence([]*harvester.VirtualMachineBackup{object}) {
+		return harvester.Evidence{TargetName: vmbackup.DefaultTarget}
 	}
+	return h.evidence(ctx)
+}
+
+// evidence looks at what the views of backups rest on. A user may not be allowed to:
+// then the views say so.
+func (h harvesterBackups) evidence(ctx context.Context) harvester.Evidence {
+	e := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		setting, err := h.clients.Harvester.Settings().Get(gctx, harvester.BackupTargetSetting, metav1.GetOptions{})
-		if err != nil {
-			return kube.Error(err, "read", "Harvester's setting "+harvester.BackupTargetSetting)
-		}
-		e.Target, err = harvester.DecodeTarget(setting)
+	g.Go(func() (err error) {
+		e.Target, err = h.targetNow(gctx)
 		return err
 	})
 	g.Go(func() error {
-		list, err := h.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(gctx, metav1.ListOptions{})
-		if err != nil {
-			return kube.Error(err, "list", "Longhorn Backups")
+		e.Backups = map[string]*longhornv1.Backup{}
+		opts := metav1.ListOptions{Limit: page}
+		for {
+			list, err := h.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(gctx, opts)
+			if err != nil {
+				return kube.Error(err, "list", "Longhorn Backups")
+			}
+			for i := range list.Items {
+				lean := longhorn.LeanBackup(&list.Items[i])
+				e.Backups[lean.Name] = lean
+			}
+			if opts.Continue = list.Continue; opts.Continue == "" {
+				return nil
+			}
 		}
-		e.Backups = make(map[string]*longhornv1.Backup, len(list.Items))
-		for i := range list.Items {
-			e.Backups[list.Items[i].Name] = &list.Items[i]
-		}
-		return nil
 	})
 	g.Go(func() error {
 		list, err := h.clients.Longhorn.LonghornV1beta2().BackupBackingImages(kube.LonghornNamespace).List(gctx, metav1.ListOptions{})
 		if err != nil {
 			return kube.Error(err, "list", "Longhorn BackupBackingImages")
 		}
-		e.Images = make(map[string]*longhornv1.BackupBackingImage, len(list.Items))
+		images := make([]*longhornv1.BackupBackingImage, len(list.Items))
 		for i := range list.Items {
-			// One of another target, or one that failed, does not hide a good one.
-			if had := e.Images[list.Items[i].Status.BackingImage]; had == nil || had.Status.State != longhornv1.BackupStateCompleted {
-				e.Images[list.Items[i].Status.BackingImage] = &list.Items[i]
-			}
+			images[i] = &list.Items[i]
 		}
+		e.Images = byImage(images)
 		return nil
 	})
 	if err := g.Wait(); err != nil {
@@ -130,14 +147,32 @@ func (h harvesterBackups) evidence(ctx context.Context, backups []harvester.Virt
 	return e
 }
 
-// needsEvidence says whether a backup has data on a target, of which Longhorn knows more.
-func needsEvidence(backups []harvester.VirtualMachineBackup) bool {
-	for i := range backups {
-		if backups[i].Spec.Type != harvester.TypeSnapshot && len(backups[i].Status.VolumeBackups) > 0 {
-			return true
+// targetNow is the backup target that is set; nil when there is none.
+func (h harvesterBackups) targetNow(ctx context.Context) (*harvester.Target, error) {
+	setting, err := h.clients.Harvester.Settings().Get(ctx, harvester.BackupTargetSetting, metav1.GetOptions{})
+	if err != nil {
+		return nil, kube.Error(err, "read", "Harvester's setting "+harvester.BackupTargetSetting)
+	}
+	return harvester.DecodeTarget(setting)
+}
+
+// byImage are the backups of backing images by the image. One of another target, or
+// one that failed, does not hide a good one.
+func byImage(list []*longhornv1.BackupBackingImage) map[string]*longhornv1.BackupBackingImage {
+	images := make(map[string]*longhornv1.BackupBackingImage, len(list))
+	for _, b := range list {
+		if had := images[b.Status.BackingImage]; had == nil || had.Status.State != longhornv1.BackupStateCompleted {
+			images[b.Status.BackingImage] = b
 		}
 	}
-	return false
+	return images
+}
+
+// needsEvidence says whether a backup has data on a target, of which Longhorn knows more.
+func needsEvidence(backups []*harvester.VirtualMachineBackup) bool {
+	return slices.ContainsFunc(backups, func(b *harvester.VirtualMachineBackup) bool {
+		return b.Spec.Type != harvester.TypeSnapshot && len(b.Status.VolumeBackups) > 0
+	})
 }
 
 // errSeen ends all watches of a backup when one of them has seen the end.
@@ -150,7 +185,7 @@ func (h harvesterBackups) Watch(ctx context.Context, ref vmbackup.Ref, changed f
 	look := func(object *harvester.VirtualMachineBackup) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if changed(object.View(h.evidence(ctx, []harvester.VirtualMachineBackup{*object}))) {
+		if changed(object.View(h.evidenceOf(ctx, object))) {
 			return errSeen
 		}
 		return nil
@@ -167,13 +202,13 @@ func (h harvesterBackups) Watch(ctx context.Context, ref vmbackup.Ref, changed f
 		}
 		return look(object)
 	}
-	longhorn := h.clients.Longhorn.LonghornV1beta2()
+	client := h.clients.Longhorn.LonghornV1beta2()
 	g.Go(func() error {
-		return withRights(kube.WatchAll(gctx, kube.Select(longhorn.Backups(kube.LonghornNamespace), metav1.ListOptions{}),
+		return withRights(kube.WatchAll(gctx, kube.Select(client.Backups(kube.LonghornNamespace), metav1.ListOptions{}),
 			"Longhorn Backups", func([]*longhornv1.Backup) (bool, error) { return false, again() }))
 	})
 	g.Go(func() error {
-		return withRights(kube.WatchAll(gctx, kube.Select(longhorn.BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{}),
+		return withRights(kube.WatchAll(gctx, kube.Select(client.BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{}),
 			"Longhorn BackupBackingImages", func([]*longhornv1.BackupBackingImage) (bool, error) { return false, again() }))
 	})
 	if err := g.Wait(); !errors.Is(err, errSeen) {

@@ -43,9 +43,16 @@ func (c *Catalog) WatchRestores(ctx context.Context, opts vmbackup.ListOptions, 
 	if err != nil {
 		return err
 	}
-	return c.journal.WatchList(ctx, journalOptions(journal.KindRestore, opts), func(entries []journal.Entry) (bool, error) {
-		return false, changed(c.restoresOf(entries, nil, selector, opts))
-	})
+	return together(ctx,
+		func(ctx context.Context, see func([]journal.Entry) error) error {
+			return c.journal.WatchList(ctx, journalOptions(journal.KindRestore, opts), func(entries []journal.Entry) (bool, error) { return false, see(entries) })
+		},
+		func(ctx context.Context, see func([]vmbackup.Restore) error) error {
+			return c.foreign.WatchRestores(ctx, opts, see)
+		},
+		func(entries []journal.Entry, foreign []vmbackup.Restore) error {
+			return changed(c.restoresOf(entries, foreign, selector, opts))
+		})
 }
 
 // restoresOf reads entries, adds what only the foreign controllers know, and picks

@@ -161,10 +161,7 @@ func (b *VirtualMachineBackup) completed(ready, described Condition, kind vmback
 
 // view is the backup of one volume.
 func (b *VolumeBackup) view(kind vmbackup.BackupType, e Evidence, p *parts) vmbackup.BackupVolume {
-	var claim struct {
-		VolumeName       string  `json:"volumeName"`
-		StorageClassName *string `json:"storageClassName"`
-	}
+	var claim claimNames
 	// A claim that is no claim has no such fields, and says so in a decoded record.
 	_ = json.Unmarshal(b.PersistentVolumeClaim.Spec, &claim)
 	v := vmbackup.BackupVolume{
@@ -255,15 +252,7 @@ func (p *parts) imageViews(e Evidence) []vmbackup.BackupImage {
 // volumes are the backed up ones in the order that they have in the machine:
 // Harvester's own is another each time.
 func (b *VirtualMachineBackup) volumes() []VolumeBackup {
-	var spec struct {
-		Template struct {
-			Spec struct {
-				Volumes []struct {
-					Name string `json:"name"`
-				} `json:"volumes"`
-			} `json:"spec"`
-		} `json:"template"`
-	}
+	var spec machineVolumes
 	order := map[string]int{}
 	if b.Status.SourceSpec != nil && json.Unmarshal(b.Status.SourceSpec.Spec, &spec) == nil {
 		for i, volume := range spec.Template.Spec.Volumes {

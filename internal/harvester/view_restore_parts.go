@@ -95,9 +95,7 @@ func (r *VirtualMachineRestore) source(v *vmbackup.RestoreVolume, e RestoreEvide
 
 // longhornVolume is the volume's name at Longhorn when it was backed up.
 func (b *VolumeBackup) longhornVolume() string {
-	var claim struct {
-		VolumeName string `json:"volumeName"`
-	}
+	var claim claimNames
 	_ = json.Unmarshal(b.PersistentVolumeClaim.Spec, &claim)
 	return claim.VolumeName
 }
