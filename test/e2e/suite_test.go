@@ -75,6 +75,7 @@ func TestE2E(t *testing.T) {
 			{"Options", s.testOptions},
 			{"Preflight", s.testPreflight},
 			{"AllowIncomplete", s.testAllowIncomplete},
+			{"Elsewhere", s.testElsewhere},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				t.Parallel()
