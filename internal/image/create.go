@@ -5,10 +5,8 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,27 +36,28 @@ type creation struct {
 	parameters map[string]string
 	binding    *storagev1.VolumeBindingMode
 	copies     int
+	// restored is the backup that the image is made of; nil for one that is imported.
+	restored *onTarget
+	target   string
+	warnings []string
 }
 
 // PlanCreate implements vmbackup.Images.
 func (i *Images) PlanCreate(ctx context.Context, req vmbackup.ImageRequest) (*vmbackup.ImagePlan, error) {
-	plan, err := i.planCreate(ctx, req.Default())
-	if err != nil {
-		return nil, vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	req = req.Default()
+	if err := req.Validate(); err != nil {
+		return preflight(nil, err)
 	}
-	return plan, nil
+	return preflight(i.planMaking(ctx, &creation{req: req}))
 }
 
-func (i *Images) planCreate(ctx context.Context, req vmbackup.ImageRequest) (*vmbackup.ImagePlan, error) {
-	if err := req.Validate(); err != nil {
-		return nil, err
-	}
-	c := &creation{req: req}
+// planMaking plans an image that is imported or restored.
+func (i *Images) planMaking(ctx context.Context, c *creation) (*vmbackup.ImagePlan, error) {
 	var err error
 	if c.byHarvester, err = i.byHarvester(ctx); err != nil {
 		return nil, err
 	}
-	if c.byHarvester && (req.Replicas > 0 || req.StorageClass != "") {
+	if c.byHarvester && (c.req.Replicas > 0 || c.req.StorageClass != "") {
 		return nil, vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "Harvester chooses the replicas and the StorageClass of an image itself").
 			WithHint("leave --replicas and --storage-class out; Harvester takes the replicas from the default StorageClass")
 	}
@@ -66,10 +65,14 @@ func (i *Images) planCreate(ctx context.Context, req vmbackup.ImageRequest) (*vm
 	if err != nil {
 		return nil, err
 	}
-	if err := i.namespaceExists(ctx, req.Namespace); err != nil {
+	if err := i.namespaceExists(ctx, c.req.Namespace); err != nil {
 		return nil, err
 	}
-	if c.there = exactly(inv.views(), req.Ref()); c.there != nil {
+	c.there = exactly(inv.views(), c.req.Ref())
+	if c.there != nil && c.there.Status.Phase == vmbackup.ImageMissing && c.there.Status.Engine == vmbackup.EngineDirect {
+		c.there = nil // an interrupted run has left the StorageClass, which says how to go on
+	}
+	if c.there != nil {
 		if err := c.same(); err != nil {
 			return nil, err
 		}
@@ -77,15 +80,38 @@ func (i *Images) planCreate(ctx context.Context, req vmbackup.ImageRequest) (*vm
 	if err := i.mayCreate(ctx, c); err != nil {
 		return nil, err
 	}
-	if !c.byHarvester {
-		if err := c.name(inv); err != nil {
-			return nil, err
-		}
+	switch {
+	case c.byHarvester:
+		err = c.spares(inv)
+	case c.restored != nil:
+		err = c.nameRestored(inv)
+	default:
+		err = c.name(inv)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := i.rehearse(ctx, c); err != nil {
 		return nil, err
 	}
 	return c.plan(i), nil
+}
+
+// spares refuses to have Harvester restore an image under the name of a backing image
+// that is there: it would delete that one first.
+func (c *creation) spares(inv *inventory) error {
+	if c.restored == nil || c.there != nil {
+		return nil
+	}
+	if taken := inv.backing(c.restored.backing); taken != nil {
+		return vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "backing image %s exists already, as image %s, and Harvester would replace it", taken.Name, refOf(taken)).
+			WithHint("use that image, or restore beside it with --engine %s", vmbackup.EngineDirect)
+	}
+	return nil
+}
+
+func (c *creation) warn(format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
 
 // exactly looks an image up by its own name alone.
@@ -125,12 +151,16 @@ func (c *creation) same() error {
 	have, source := there.Spec.Source, want.Source
 	source.URL = redacted(source.URL)
 	switch {
+	case c.restored != nil && there.Status.Ready && want.Checksum != "" && there.Status.Checksum == want.Checksum:
+		return nil // wherever it came from, it is this content
 	case there.Status.Phase == vmbackup.ImageDeleting:
 		return vmbackup.Errorf(vmbackup.ReasonConflict, "image %s is being deleted", want.Ref()).WithHint("wait until it is gone and run the same command again")
 	case have.Type != source.Type:
 		return differs("source", string(have.Type), string(source.Type))
-	case have.URL != source.URL:
+	case c.restored == nil && have.URL != source.URL:
 		return differs("URL", have.URL, source.URL)
+	case c.restored != nil && have.Backup != redacted(source.Backup):
+		return differs("backup", have.Backup, redacted(source.Backup))
 	case want.Checksum != "" && there.Spec.Checksum != want.Checksum && there.Status.Checksum != want.Checksum:
 		is := there.Status.Checksum
 		if is == "" {
@@ -239,7 +269,7 @@ func (i *Images) rehearse(ctx context.Context, c *creation) error {
 }
 
 func (c *creation) plan(i *Images) *vmbackup.ImagePlan {
-	p := &vmbackup.ImagePlan{Request: c.req, State: c}
+	p := &vmbackup.ImagePlan{Request: c.req, State: c, Warnings: c.warnings}
 	p.Image = c.there
 	if p.Image == nil {
 		p.Image = vmbackup.NewImage(c.req.Ref())
@@ -269,66 +299,12 @@ func (c *creation) plan(i *Images) *vmbackup.ImagePlan {
 			{Action: action(there), APIVersion: "longhorn.io/v1beta2", Kind: "BackingImage", Namespace: kube.LonghornNamespace, Name: c.backing, Note: note},
 		}
 	}
-	p.Steps = flow.Statuses(i.steps(c, nil))
+	p.Steps = flow.Statuses(c.steps(i, nil))
 	return p
 }
 
-// Create implements vmbackup.Images.
-func (i *Images) Create(ctx context.Context, plan *vmbackup.ImagePlan, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
-	c, ok := plan.State.(*creation)
-	if !ok {
-		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "the plan of image %s is not one of PlanCreate", plan.Request.Ref())
-	}
-	events := i.events(opts.Sink, c.req.Ref())
-	steps := i.steps(c, events)
-	events.Plan(flow.Statuses(steps), "image "+c.req.Ref().String())
-	err := flow.Run(ctx, steps, opts.NoWait, events, nil)
-	if errors.Is(err, flow.ErrDetached) {
-		err = nil
-	}
-	image, lookErr := i.Get(context.WithoutCancel(ctx), c.req.Ref())
-	if err == nil {
-		err = lookErr
-	}
-	if image == nil {
-		image = plan.Image
-	}
-	events.Result(phaseOf(image, err), err, fmt.Sprintf("image %s: %s", c.req.Ref(), words(image.Status.Phase)))
-	return image, err
-}
-
-// events is the stream of an image's operation.
-func (i *Images) events(sink vmbackup.Sink, ref vmbackup.Ref) *flow.Events {
-	if sink == nil {
-		sink = vmbackup.NopSink{}
-	}
-	return flow.NewEvents(sink, "image/"+ref.String(), i.clock)
-}
-
-// phaseOf is the phase of an operation on an image.
-func phaseOf(image *vmbackup.Image, err error) vmbackup.Phase {
-	switch {
-	case err == nil && image.Status.Ready:
-		return vmbackup.PhaseReady
-	case err == nil:
-		return vmbackup.PhaseRunning
-	}
-	switch vmbackup.ReasonOf(err) {
-	case vmbackup.ReasonTimeout, vmbackup.ReasonCanceled, vmbackup.ReasonEngineUnavailable:
-		return vmbackup.PhaseRunning // Longhorn goes on
-	}
-	return vmbackup.PhaseFailed
-}
-
-// words is a phase as it is said.
-func words(p vmbackup.ImagePhase) string {
-	if p == vmbackup.ImageInProgress {
-		return "in progress"
-	}
-	return strings.ToLower(string(p))
-}
-
-func (i *Images) steps(c *creation, events *flow.Events) []flow.Step {
+// steps implements operation.
+func (c *creation) steps(i *Images, events *flow.Events) []flow.Step {
 	var steps []flow.Step
 	step := func(id, title string, ensure func(context.Context) error) {
 		steps = append(steps, flow.Step{ID: id, Title: title, Ensure: ensure})
@@ -342,7 +318,11 @@ func (i *Images) steps(c *creation, events *flow.Events) []flow.Step {
 		step("class", "Make the StorageClass", func(ctx context.Context) error { return i.ensureClass(ctx, c) })
 		step("image", "Make the backing image", func(ctx context.Context) error { return i.ensureBacking(ctx, c) })
 	}
-	return append(steps, flow.Step{ID: "import", Title: "Import until a replica is ready", Waits: true, Ensure: func(ctx context.Context) error {
+	title := "Import until a replica is ready"
+	if c.restored != nil {
+		title = "Restore until a replica is ready"
+	}
+	return append(steps, flow.Step{ID: "import", Title: title, Waits: true, Ensure: func(ctx context.Context) error {
 		return i.follow(ctx, c, events)
 	}})
 }

@@ -47,7 +47,7 @@ func cluster(t *testing.T, state longhornv1.BackingImageState) (*apiServer, *Ima
 			withState(t, o, state)
 		}
 	}
-	return s, New(clients, vmbackup.EngineDirect, noon)
+	return s, New(clients, nil, vmbackup.EngineDirect, noon)
 }
 
 // withState is Longhorn's work on a backing image.
@@ -81,7 +81,7 @@ func create(t *testing.T, i *Images, req vmbackup.ImageRequest, opts vmbackup.Ru
 	if err != nil {
 		return nil, err
 	}
-	return i.Create(t.Context(), plan, opts)
+	return i.Run(t.Context(), plan, opts)
 }
 
 // TestCreate shows the objects that are made, and that a second run makes none.
@@ -213,7 +213,7 @@ func TestCreateGoesOn(t *testing.T) {
 					cut()
 				}
 			}
-			if _, err := i.Create(ctx, plan, vmbackup.RunOptions{}); err == nil {
+			if _, err := i.Run(ctx, plan, vmbackup.RunOptions{}); err == nil {
 				t.Fatal("it was not cut off")
 			}
 			if _, err := create(t, i, request(), vmbackup.RunOptions{}); err != nil {
@@ -242,7 +242,7 @@ func TestTwoAtOnce(t *testing.T) {
 	for n, plan := range plans {
 		group.Go(func() {
 			var err error
-			if images[n], err = i.Create(t.Context(), plan, vmbackup.RunOptions{}); err != nil {
+			if images[n], err = i.Run(t.Context(), plan, vmbackup.RunOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -305,7 +305,7 @@ func TestFollow(t *testing.T) {
 	}
 	states := []longhornv1.BackingImageState{longhornv1.BackingImageStateInProgress, longhornv1.BackingImageStateReadyForTransfer, longhornv1.BackingImageStateReady}
 	var told []vmbackup.State
-	image, err := i.Create(t.Context(), plan, vmbackup.RunOptions{Sink: vmbackup.SinkFunc(func(e vmbackup.Event) {
+	image, err := i.Run(t.Context(), plan, vmbackup.RunOptions{Sink: vmbackup.SinkFunc(func(e vmbackup.Event) {
 		if e.Type != vmbackup.EventVolume {
 			return
 		}
@@ -335,11 +335,11 @@ func TestCreateByHarvester(t *testing.T) {
 	s, _ := cluster(t, longhornv1.BackingImageStateReady)
 	s.served = []string{harvester.BackupResource, harvester.RestoreResource, harvester.ImageResource}
 	_, i := cluster(t, "")
-	i = New(i.clients, "auto", noon)
+	i = New(i.clients, nil, "auto", noon)
 	if by, err := i.byHarvester(t.Context()); by || err != nil {
 		t.Errorf("a cluster without Harvester: %v %v", by, err)
 	}
-	if _, err := New(i.clients, vmbackup.EngineHarvester, noon).PlanCreate(t.Context(), request()); vmbackup.ReasonOf(err) != vmbackup.ReasonEngineUnavailable {
+	if _, err := New(i.clients, nil, vmbackup.EngineHarvester, noon).PlanCreate(t.Context(), request()); vmbackup.ReasonOf(err) != vmbackup.ReasonEngineUnavailable {
 		t.Errorf("Harvester is asked for where it is not: %v", err)
 	}
 	s, i = harvesterCluster(t)
@@ -353,7 +353,7 @@ func TestCreateByHarvester(t *testing.T) {
 	if got := s.changes(); !slices.Equal(got, []string{"create virtualmachineimages/ubuntu"}) {
 		t.Errorf("changes %q", got)
 	}
-	if _, err := New(i.clients, vmbackup.EngineDirect, noon).PlanCreate(t.Context(), request()); vmbackup.ReasonOf(err) != vmbackup.ReasonAlreadyExists {
+	if _, err := New(i.clients, nil, vmbackup.EngineDirect, noon).PlanCreate(t.Context(), request()); vmbackup.ReasonOf(err) != vmbackup.ReasonAlreadyExists {
 		t.Errorf("an image of Harvester's is made by the plugin: %v", err)
 	}
 	for _, change := range []func(*vmbackup.ImageRequest){
@@ -389,5 +389,5 @@ func harvesterCluster(t *testing.T) (*apiServer, *Images) {
 			"storageClassName": "lh-1", "conditions": []any{map[string]any{"type": "Imported", "status": "True"}},
 		}
 	}
-	return s, New(i.clients, "auto", noon)
+	return s, New(i.clients, nil, "auto", noon)
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -107,7 +108,11 @@ func (i *Images) followVMImage(ctx context.Context, c *creation, events *flow.Ev
 // backingOfVM reads the backing image of Harvester's image; nil when there is none,
 // or it may not be seen.
 func (i *Images) backingOfVM(ctx context.Context, vmi *harvester.VirtualMachineImage) (*longhornv1.BackingImage, error) {
-	bi, err := i.clients.Longhorn.LonghornV1beta2().BackingImages(kube.LonghornNamespace).Get(ctx, "vmi-"+string(vmi.UID), metav1.GetOptions{})
+	name := "vmi-" + string(vmi.UID)
+	if u, err := url.Parse(vmi.Spec.URL); err == nil && vmi.Spec.SourceType == string(vmbackup.ImageRestore) {
+		name = cmp.Or(u.Query().Get("backingImage"), name) // Harvester keeps the name that it had
+	}
+	bi, err := i.clients.Longhorn.LonghornV1beta2().BackingImages(kube.LonghornNamespace).Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case err == nil:
 		return bi, nil

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -152,17 +153,21 @@ func (i *Images) look(ctx context.Context) (*inventory, error) {
 // Images implements vmbackup.Images on one cluster.
 type Images struct {
 	clients *kube.Clients
+	open    OpenTarget
 	clock   vmbackup.Clock
 	engine  string
 }
+
+// OpenTarget opens a backup target of Longhorn by the name of its BackupTarget.
+type OpenTarget func(ctx context.Context, name string) (target.Store, error)
 
 var _ vmbackup.Images = (*Images)(nil)
 
 // New makes the images of a cluster, seen and changed with the rights of clients.
 // engine says who makes them: direct for this tool itself, harvester for Harvester's
 // controllers, and anything else for Harvester's where they work.
-func New(clients *kube.Clients, engine string, clock vmbackup.Clock) *Images {
-	return &Images{clients: clients, engine: engine, clock: clock}
+func New(clients *kube.Clients, open OpenTarget, engine string, clock vmbackup.Clock) *Images {
+	return &Images{clients: clients, open: open, engine: engine, clock: clock}
 }
 
 // byHarvester reports whether the work is left to Harvester's controllers.

@@ -33,11 +33,14 @@ const (
 // settle chooses the class's parameters and the number of copies.
 func (c *creation) settle(classes []storagev1.StorageClass) {
 	c.parameters, c.binding = baseOf(classes)
+	if described := c.describedParameters(); described != nil {
+		c.parameters = described
+	}
 	if c.req.Replicas > 0 {
 		c.parameters[parameterReplicas] = strconv.Itoa(c.req.Replicas)
 	}
 	c.parameters[parameterImage] = c.backing
-	if c.req.Checksum != "" {
+	if c.req.Checksum != "" && c.restored == nil {
 		// The driver then refuses volumes on any other content under this name.
 		c.parameters[parameterChecksum] = c.req.Checksum
 	}
@@ -107,8 +110,13 @@ func (c *creation) backingImage() *longhornv1.BackingImage {
 		SourceParameters: map[string]string{}, Disks: map[string]string{}, DiskFileSpecMap: map[string]*longhornv1.BackingImageDiskFileSpec{},
 		DiskSelector: list(c.parameters["diskSelector"]), NodeSelector: list(c.parameters["nodeSelector"]),
 	}
-	if c.req.Source.Type == vmbackup.ImageDownload {
-		bi.Spec.SourceParameters[longhornv1.DataSourceTypeDownloadParameterURL] = c.req.Source.URL
+	p := bi.Spec.SourceParameters
+	switch c.req.Source.Type {
+	case vmbackup.ImageDownload:
+		p[longhornv1.DataSourceTypeDownloadParameterURL] = c.req.Source.URL
+	case vmbackup.ImageRestore:
+		p[longhornv1.DataSourceTypeRestoreParameterBackupURL] = c.req.Source.Backup
+		p[longhornv1.DataSourceTypeRestoreParameterBackupTargetName] = c.target
 	}
 	return bi
 }
@@ -129,6 +137,12 @@ func (c *creation) vmImage() *harvester.VirtualMachineImage {
 	vmi.Spec = harvester.VirtualMachineImageSpec{
 		Backend: "backingimage", DisplayName: c.req.DisplayName, SourceType: string(c.req.Source.Type),
 		Checksum: c.req.Checksum, URL: c.req.Source.URL,
+	}
+	if c.restored != nil {
+		vmi.Spec.URL = c.req.Source.Backup
+		if d := c.restored.description; d != nil {
+			vmi.Spec.Description, vmi.Spec.StorageClassParameters = d.Description, d.StorageClassParameters
+		}
 	}
 	return vmi
 }

@@ -52,9 +52,33 @@ func (inv *inventory) views() []vmbackup.Image {
 			views = append(views, *inv.backingView(bi))
 		}
 	}
+	views = append(views, inv.abandoned()...)
 	slices.SortStableFunc(views, func(a, b vmbackup.Image) int {
 		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
+	return views
+}
+
+// abandoned are images of which only the StorageClass is there: an interrupted run
+// has made, or left, no more.
+func (inv *inventory) abandoned() (views []vmbackup.Image) {
+	if !inv.sees(kindBackingImages) {
+		return nil
+	}
+	for n := range inv.classes {
+		c := &inv.classes[n]
+		namespace, name, named := strings.Cut(c.Annotations[AnnotationImage], "/")
+		if !named || c.Labels[labelManagedBy] != kube.FieldManager || inv.backing(c.Parameters[parameterImage]) != nil {
+			continue
+		}
+		view := vmbackup.NewImage(vmbackup.Ref{Namespace: namespace, Name: name})
+		view.Status.Engine, view.Status.Phase = vmbackup.EngineDirect, vmbackup.ImageMissing
+		view.Status.BackingImage, view.Status.CreatedAt = c.Parameters[parameterImage], timeOf(c.CreationTimestamp.Time)
+		view.Status.Error = vmbackup.Errorf(vmbackup.ReasonImageMissing, "StorageClass %s is there, and its backing image %s is not", c.Name, view.Status.BackingImage).
+			WithHint("run the image create or image restore again that was interrupted, or remove the rest with: kubectl vmbackup image delete %s -n %s", name, namespace)
+		inv.relate(view, c.Name)
+		views = append(views, *view)
+	}
 	return views
 }
 

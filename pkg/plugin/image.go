@@ -28,8 +28,8 @@ func (g *globals) newImage() *cobra.Command {
 		Use:     "image",
 		Aliases: []string{"images"},
 		Short:   "Images from which disks of machines are made",
-		Long: `See the images from which disks of machines are made: Longhorn's backing images
-with their StorageClasses, and Harvester's VirtualMachineImages.
+		Long: `Work with the images from which disks of machines are made: Longhorn's backing
+images with their StorageClasses, and Harvester's VirtualMachineImages.
 
 An image is imported as soon as one replica of it is ready, and in progress
 until then.`,
@@ -42,7 +42,10 @@ kubectl vmbackup image describe ubuntu`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(g.newImageList(), g.newImageDescribe(), g.newImageCreate())
+	cmd.AddCommand(
+		g.newImageList(), g.newImageDescribe(), g.newImageCreate(),
+		g.newImageBackup(), g.newImageRestore(), g.newImageDelete(),
+	)
 	return cmd
 }
 

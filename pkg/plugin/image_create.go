@@ -125,7 +125,7 @@ func (o *imageCreateOptions) execute(ctx context.Context) error {
 		return o.showImagePlan(plan, title, &o.output)
 	}
 	return o.runImage(ctx, &o.run, &o.output, request.Ref(), o.again(request), func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
-		return s.images.Create(ctx, plan, opts)
+		return s.images.Run(ctx, plan, opts)
 	})
 }
 

@@ -19,6 +19,8 @@ type fakeImages struct {
 	warnings []string
 	// asked are the requests that were planned; planErr and runErr are what comes back.
 	asked           []vmbackup.ImageRequest
+	targets         []vmbackup.ImageRestoreRequest
+	runs            int
 	planErr, runErr error
 	// hang makes a run wait until it is interrupted.
 	hang bool
@@ -36,11 +38,31 @@ func (f *fakeImages) PlanCreate(_ context.Context, req vmbackup.ImageRequest) (*
 	}, nil
 }
 
-func (f *fakeImages) Create(ctx context.Context, plan *vmbackup.ImagePlan, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
-	return f.run(ctx, plan.Request.Ref(), opts)
+func (f *fakeImages) planned(ref vmbackup.Ref, action vmbackup.Action, kind string) (*vmbackup.ImagePlan, error) {
+	if f.planErr != nil {
+		return nil, f.planErr
+	}
+	image := sampleImage(ref, vmbackup.ImageImported, 0)
+	return &vmbackup.ImagePlan{Image: &image, Objects: []vmbackup.PlannedObject{{Action: action, Kind: kind, Name: "it"}}, Warnings: []string{"mind this"}}, nil
 }
 
-func (f *fakeImages) run(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+func (f *fakeImages) PlanBackup(_ context.Context, ref vmbackup.Ref, target string) (*vmbackup.ImagePlan, error) {
+	f.targets = append(f.targets, vmbackup.ImageRestoreRequest{Image: ref, Target: target})
+	return f.planned(ref, vmbackup.ActionCreate, "BackupBackingImage")
+}
+
+func (f *fakeImages) PlanRestore(_ context.Context, req vmbackup.ImageRestoreRequest) (*vmbackup.ImagePlan, error) {
+	f.targets = append(f.targets, req)
+	return f.planned(req.Image, vmbackup.ActionCreate, "BackingImage")
+}
+
+func (f *fakeImages) PlanDelete(_ context.Context, ref vmbackup.Ref) (*vmbackup.ImagePlan, error) {
+	return f.planned(ref, vmbackup.ActionDelete, "BackingImage")
+}
+
+func (f *fakeImages) Run(ctx context.Context, plan *vmbackup.ImagePlan, opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+	f.runs++
+	ref := plan.Image.Ref()
 	if f.hang {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -156,6 +178,56 @@ func TestImageCreate(t *testing.T) {
 		"error: interrupted; image shop/u is not done, nothing is lost, and what Longhorn does goes on\nhint: go on with the same command\n")
 }
 
+func TestImageBackupAndRestore(t *testing.T) {
+	r := newRig(t)
+	f := &fakeImages{}
+	r.images = f
+	for _, verb := range []string{"backup", "restore"} {
+		r.run("image", verb, "u", "-o", "name").want(t, exitDone, "image.vmbackup.io/u\n", "warning: mind this\n")
+		runs := f.runs
+		r.run("image", verb, "u", "--dry-run").contains(t, exitDone, "of image shop/u (dry run: nothing was changed)", "create", "warning: mind this")
+		if f.runs != runs {
+			t.Error("a dry run has run")
+		}
+	}
+	r.run("image", "restore", "test/u", "--to", "copy", "--storage-class", "fast", "--target", "old").contains(t, exitDone, "Imported")
+	want := vmbackup.ImageRestoreRequest{
+		Image: vmbackup.Ref{Namespace: "test", Name: "u"}, To: vmbackup.Ref{Namespace: "test", Name: "copy"}, Target: "old", StorageClass: "fast",
+	}
+	if got := f.targets[len(f.targets)-1]; got != want || r.connected[len(r.connected)-1] != "old" {
+		t.Errorf("asked for %+v on %q, want %+v", got, r.connected, want)
+	}
+	f.hang = true
+	r.run("image", "restore", "u", "--to", "test/copy", "--target", "old", "--timeout", "1ms").contains(t, exitTimeout,
+		"hint: go on with: kubectl vmbackup image restore u --to test/copy --target old -n shop\n")
+	f.hang, f.planErr = false, vmbackup.Errorf(vmbackup.ReasonDataLost, "it is gone").AsPreflight()
+	r.run("image", "restore", "u").want(t, exitRefused, "", "error: it is gone\n")
+}
+
+func TestImageDelete(t *testing.T) {
+	r := newRig(t)
+	f := &fakeImages{}
+	r.images = f
+	r.run("image", "delete", "u", "--dry-run").contains(t, exitDone, "Image shop/u (dry run: nothing was changed)", "delete", "warning: mind this")
+	r.run("image", "delete", "u").contains(t, exitUsage, "error: deleting this image has to be confirmed", "hint: confirm with --yes")
+	r.tty, r.answer = true, strings.NewReader("no\n")
+	r.run("image", "delete", "u").contains(t, exitRefused, "not confirmed; nothing was deleted")
+	if f.runs != 0 {
+		t.Fatal("it was deleted")
+	}
+	r.answer = strings.NewReader("y\n")
+	r.run("image", "delete", "u").contains(t, exitDone, "image.vmbackup.io/u deleted\n")
+	r.tty = false
+	r.run("image", "delete", "u", "--yes").contains(t, exitDone, "image.vmbackup.io/u deleted\n")
+	f.planErr = vmbackup.Errorf(vmbackup.ReasonConflict, "it is in use: claim shop/web").AsPreflight()
+	r.run("image", "delete", "u", "--yes").want(t, exitRefused, "", "error: it is in use: claim shop/web\n")
+	if f.runs != 2 {
+		t.Errorf("%d deletions, want 2", f.runs)
+	}
+	f.planErr, f.hang = nil, true
+	r.run("image", "delete", "u", "--yes", "--timeout", "1ms").contains(t, exitTimeout, "hint: go on with: kubectl vmbackup image delete u --yes -n shop\n")
+}
+
 func TestImageUsage(t *testing.T) {
 	r := newRig(t)
 	r.withImages()
@@ -170,6 +242,13 @@ func TestImageUsage(t *testing.T) {
 		{"image", "describe", "Upper"},
 		{"describe", "image/Upper"},
 		{"image", "shoes"},
+		{"image", "backup"},
+		{"image", "backup", "U"},
+		{"image", "backup", "u", "--target", "T"},
+		{"image", "restore", "u", "--to", "a/b/c"},
+		{"image", "restore", "u", "--storage-class", "S"},
+		{"image", "delete", "u", "--dry-run=x"},
+		{"image", "delete", "U", "--yes"},
 		{"image", "create"},
 		{"image", "create", "u"},
 		{"image", "create", "U", "--url", "https://x/y"},

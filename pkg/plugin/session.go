@@ -67,7 +67,7 @@ func (g *globals) newSession(targetName string) (*session, error) {
 	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore).With(catalog.Harvester(clients))
 	return &session{
 		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
-		images:  image.New(clients, g.engine, g.clock),
+		images:  image.New(clients, open, g.engine, g.clock),
 		engine:  direct.New(clients, store, found, open, g.clock),
 		targets: backuptarget.New(clients, g.clock, target.Open),
 	}, nil

@@ -178,7 +178,13 @@ type Images interface {
 	// PlanCreate checks the request and says what would be done. It changes nothing.
 	// An image that is there, of the same source, is the plan's image.
 	PlanCreate(ctx context.Context, req ImageRequest) (*ImagePlan, error)
-	// Create takes the planned image to its end, from wherever it stands: until one
-	// replica is ready. The image is returned with the error too, as far as it came.
-	Create(ctx context.Context, plan *ImagePlan, opts RunOptions) (*Image, error)
+	// PlanBackup checks what a backup of the image to a target needs.
+	PlanBackup(ctx context.Context, ref Ref, target string) (*ImagePlan, error)
+	// PlanRestore looks for the image on the target alone.
+	PlanRestore(ctx context.Context, req ImageRestoreRequest) (*ImagePlan, error)
+	// PlanDelete refuses an image that is in use.
+	PlanDelete(ctx context.Context, ref Ref) (*ImagePlan, error)
+	// Run takes a plan to its end, from wherever it stands: an image that is made,
+	// until one replica is ready. The image is returned with the error too, as far as it came.
+	Run(ctx context.Context, plan *ImagePlan, opts RunOptions) (*Image, error)
 }

@@ -79,7 +79,41 @@ func (s ImageSource) validate() error {
 	return invalid("source %q is not supported", s.Type)
 }
 
-// ImagePlan is a checked ImageRequest and what it would do.
+// ImageRestoreRequest asks for an image from its backup on a target.
+type ImageRestoreRequest struct {
+	// Image is the image as it was backed up; its name may also be that of a backing image.
+	Image Ref `json:"image"`
+	// To is the image to make; without a name as it was.
+	To Ref `json:"to"`
+	// Target is the name of Longhorn's BackupTarget.
+	Target string `json:"target"`
+	// StorageClass is the name of the class to make; empty for the usual one.
+	StorageClass string `json:"storageClass,omitempty"`
+}
+
+// Validate returns an InvalidRequest error that names the first wrong field, or nil.
+func (r ImageRestoreRequest) Validate() error {
+	to := r.To
+	if to.Name == "" {
+		to = r.Image
+	}
+	for _, f := range []struct {
+		what, name string
+		limit      int
+	}{
+		{"image name", r.Image.Name, 253}, {"namespace", r.Image.Namespace, 63}, {"image name", to.Name, MaxNameLength}, {"namespace", to.Namespace, 63}, {"target", r.Target, 253},
+	} {
+		if err := validName(f.what, f.name, f.limit); err != nil {
+			return err
+		}
+	}
+	if r.StorageClass == "" {
+		return nil
+	}
+	return validName("StorageClass", r.StorageClass, 253)
+}
+
+// ImagePlan is a checked request for an image and what it would do.
 type ImagePlan struct {
 	Request ImageRequest
 	// Image is as it stands, or as it will be.
