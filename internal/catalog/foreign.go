@@ -78,6 +78,10 @@ func (none) WatchRestore(_ context.Context, ref vmbackup.Ref, _ func(*vmbackup.R
 // tool's own record of a backup goes before theirs.
 func (c *Catalog) With(foreign Foreign) *Catalog {
 	d := *c
+	if h, ok := foreign.(harvesterBackups); ok {
+		h.decode = c.restore
+		foreign = h
+	}
 	d.foreign = foreign
 	return &d
 }

@@ -26,10 +26,14 @@ import (
 const page = 500
 
 // harvesterBackups is Foreign over Harvester's VirtualMachineBackups.
-type harvesterBackups struct{ clients *kube.Clients }
+type harvesterBackups struct {
+	clients *kube.Clients
+	// decode reads what the tool has recorded on a restore; nil where nobody has said how.
+	decode DecodeRestore
+}
 
 // Harvester knows the backups of Harvester's controllers, where a cluster has them.
-func Harvester(clients *kube.Clients) Foreign { return harvesterBackups{clients} }
+func Harvester(clients *kube.Clients) Foreign { return harvesterBackups{clients: clients} }
 
 // Backups implements Foreign. Of each backup only what its view needs is kept in
 // memory: an object holds a whole machine.

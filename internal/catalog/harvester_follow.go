@@ -165,7 +165,7 @@ func (f *restoreFollower) followVolume(name string) {
 
 // look tells the view when it is another one than the last.
 func (f *restoreFollower) look() error {
-	view := f.object.View(f.evidence)
+	view := f.h.restoreView(f.object, f.evidence)
 	if reflect.DeepEqual(view, f.last) {
 		return nil
 	}

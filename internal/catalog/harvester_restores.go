@@ -52,7 +52,7 @@ func (h harvesterBackups) Restores(ctx context.Context, opts vmbackup.ListOption
 			case opts.Selector != "":
 				e.Backup = h.backupOf(ctx, object)
 			}
-			views[i] = *objects[i].View(e)
+			views[i] = *h.restoreView(&objects[i], e)
 			return nil
 		})
 	}
@@ -69,7 +69,7 @@ func (h harvesterBackups) Restore(ctx context.Context, ref vmbackup.Ref) (*vmbac
 	if err != nil {
 		return nil, kube.Error(err, "read", whatRestore(ref))
 	}
-	return object.View(h.restoreEvidence(ctx, object)), ctx.Err()
+	return h.restoreView(object, h.restoreEvidence(ctx, object)), ctx.Err()
 }
 
 // restoreEvidence looks at all that the view of a restore rests on. What the user may
