@@ -27,7 +27,7 @@ kubectl vmbackup target show`,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(g.newTargetShow(), g.newTargetCheck(), g.newTargetContents(), g.newTargetSync())
+	cmd.AddCommand(g.newTargetShow(), g.newTargetCheck(), g.newTargetContents(), g.newTargetSync(), g.newTargetSet())
 	return cmd
 }
 

@@ -23,6 +23,24 @@ type fakeTargets struct {
 	contents vmbackup.TargetContentsStatus
 	check    vmbackup.TargetCheckStatus
 	sync     vmbackup.TargetSyncStatus
+	planned  vmbackup.TargetPlan
+	asked    vmbackup.TargetRequest
+	sets     int
+}
+
+func (f *fakeTargets) PlanSet(_ context.Context, req vmbackup.TargetRequest) (*vmbackup.TargetPlan, error) {
+	plan := f.planned
+	plan.Request, f.asked = req, req
+	return &plan, f.err
+}
+
+func (f *fakeTargets) Set(ctx context.Context, plan *vmbackup.TargetPlan) (*vmbackup.Target, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		return nil, vmbackup.Errorf(vmbackup.ReasonInternal, "nothing ends this wait")
+	}
+	f.sets++
+	t := sampleTarget(plan.Request.Name)
+	return &t, f.err
 }
 
 func (f *fakeTargets) Sync(ctx context.Context, name string) (*vmbackup.TargetSync, error) {
@@ -197,4 +215,85 @@ func TestTargetSync(t *testing.T) {
 	r.targets.err = vmbackup.Errorf(vmbackup.ReasonTimeout, "timed out waiting for Longhorn")
 	r.run("target", "sync").want(t, exitTimeout, "", "error: timed out waiting for Longhorn\n")
 	r.run("target", "sync", "--timeout", "0s").contains(t, exitUsage, "--timeout")
+}
+
+func TestTargetSet(t *testing.T) {
+	r := targetRig(t)
+	r.targets.planned = vmbackup.TargetPlan{
+		Before:  &r.targets.all[0],
+		Objects: []vmbackup.PlannedObject{{Action: vmbackup.ActionUpdate, Kind: "BackupTarget", Namespace: "longhorn-system", Name: "default", Note: "URL s3://next@eu-1/ instead of s3://default@eu-1/"}},
+	}
+	got := r.run("target", "set", "s3://next@eu-1/", "--poll-interval", "0s", "--credential-secret", "keys")
+	got.contains(t, exitDone, "target.vmbackup.io/default configured\n", "URL s3://next@eu-1/ instead of")
+	if a := r.targets.asked; a.Name != "default" || a.URL != "s3://next@eu-1/" || a.CredentialSecret != "keys" || a.PollInterval == nil || *a.PollInterval != 0 || a.SkipCheck {
+		t.Errorf("%+v", a)
+	}
+	r.targets.planned.Before = nil
+	r.run("target", "set", "offsite", "nfs://10.0.0.5:/x", "--skip-check").contains(t, exitDone, "target.vmbackup.io/offsite created\n")
+	if a := r.targets.asked; a.Name != "offsite" || a.PollInterval != nil || !a.SkipCheck || a.Credentials != nil {
+		t.Errorf("%+v", a)
+	}
+	r.run("target", "set", "s3://next@eu-1/", "-o", "jsonpath={.kind} {.status.state}").contains(t, exitDone, "Target Available")
+	r.targets.planned.Unchanged = true
+	r.run("target", "set", "s3://next@eu-1/").contains(t, exitDone, "target.vmbackup.io/default unchanged\n")
+	r.targets.planned.Unchanged = false
+
+	// What hides backups is asked about.
+	r.targets.planned.Before = &r.targets.all[0]
+	sets := r.targets.sets
+	r.targets.planned.Hides = &vmbackup.TargetHoldings{Backups: 7}
+	r.run("target", "set", "s3://next@eu-1/", "--dry-run=client").contains(t, exitDone, "dry run: nothing was changed", "BackupTarget")
+	r.run("target", "set", "s3://next@eu-1/").contains(t, exitUsage, "hides 7 backups", "--yes")
+	r.tty, r.answer = true, strings.NewReader("n\n")
+	r.run("target", "set", "s3://next@eu-1/").contains(t, exitRefused, "so that 7 backups are listed no more? [y/N]", "not confirmed; nothing was changed")
+	if r.targets.sets != sets {
+		t.Error("it was set without a yes")
+	}
+	r.answer = strings.NewReader("y\n")
+	r.run("target", "set", "s3://next@eu-1/").contains(t, exitDone, "configured")
+	r.tty = false
+	r.run("target", "set", "s3://next@eu-1/", "--yes").contains(t, exitDone, "configured")
+}
+
+func TestTargetSetRefuses(t *testing.T) {
+	r := targetRig(t)
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("AWS_ACCESS_KEY_ID=an-id\nAWS_SECRET_ACCESS_KEY=topsecret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "the URL of the target is missing"},
+		{[]string{""}, "a target is not emptied here"},
+		{[]string{"ftp://x/"}, "scheme"},
+		{[]string{"default"}, "scheme"},
+		{[]string{"a", "b", "s3://bucket@r/"}, "at most 2"},
+		{[]string{"s3://bucket@r/", "--credentials", file, "--credentials-env"}, "exclude each other"},
+		{[]string{"s3://bucket@r/", "--credential-secret", "x", "--credentials", file}, "exclude each other"},
+		{[]string{"s3://bucket@r/", "--timeout", "0s"}, "--timeout"},
+		{[]string{"s3://bucket@r/", "--poll-interval", "1500ms"}, "poll interval"},
+		{[]string{"cifs://s/x", "--credentials-env"}, "CIFS_USERNAME"},
+		{[]string{"s3://bucket@r/", "--dry-run=maybe"}, "--dry-run"},
+	} {
+		if got := r.run(append([]string{"target", "set"}, test.args...)...); got.code != exitUsage || !strings.Contains(got.err, test.says) {
+			t.Errorf("%q: %+v", test.args, got)
+		}
+	}
+	if r.targets.asked.URL != "" {
+		t.Errorf("planned %+v", r.targets.asked)
+	}
+	r.run("target", "set", "s3://bucket@r/", "--credentials", file)
+	if a := r.targets.asked; string(a.Credentials["AWS_SECRET_ACCESS_KEY"]) != "topsecret" || len(a.Credentials) != 2 {
+		t.Errorf("%+v", a)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", " of-the-environment ")
+	t.Setenv("CIFS_USERNAME", "of another type")
+	r.run("target", "set", "s3://bucket@r/", "--credentials-env")
+	if a := r.targets.asked; string(a.Credentials["AWS_ACCESS_KEY_ID"]) != "of-the-environment" || a.Credentials["CIFS_USERNAME"] != nil {
+		t.Errorf("%+v", a)
+	}
+	r.targets.err = vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "away")
+	r.run("target", "set", "s3://bucket@r/").contains(t, exitFailed, "error: away\n")
 }

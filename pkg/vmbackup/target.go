@@ -112,6 +112,12 @@ type Targets interface {
 	// Check uses a target with the client's own connection. A target that turns out
 	// not to be usable is no error, but told in the status.
 	Check(ctx context.Context, name string) (*TargetCheck, error)
+	// PlanSet checks a request, uses the new target with the client's own connection,
+	// and says what would be done. It changes nothing.
+	PlanSet(ctx context.Context, req TargetRequest) (*TargetPlan, error)
+	// Set does what the plan says and waits until Longhorn can use the target, or ctx
+	// ends. It returns the target as it is then.
+	Set(ctx context.Context, plan *TargetPlan) (*Target, error)
 	// Sync has Longhorn and, for its target, Harvester look at a target again, and
 	// waits for them until ctx ends.
 	Sync(ctx context.Context, name string) (*TargetSync, error)

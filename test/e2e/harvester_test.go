@@ -50,6 +50,7 @@ func TestHarvester(t *testing.T) {
 		{"it is restored without its controllers", func(t *testing.T) { s.testHarvesterRestored(t, m, elsewhere, sums) }},
 		{"its snapshots and its deletion are its own", func(t *testing.T) { s.testHarvestersOwn(t, m) }},
 		{"Harvester finds and restores a backup of the plugin", func(t *testing.T) { s.testFoundByHarvester(t, m, sums) }},
+		{"its target is shown, looked at and left as it is", s.testHarvesterTarget},
 	} {
 		if !t.Run(step.name, step.run) {
 			return // every step starts from where the last one left the cluster

@@ -73,6 +73,7 @@ func TestE2E(t *testing.T) {
 			{"UnderAnotherName", s.testUnderAnotherName},
 			{"HostileFiles", s.testHostileFiles},
 			{"Options", s.testOptions},
+			{"Targets", s.testTargets},
 			{"Preflight", s.testPreflight},
 			{"AllowIncomplete", s.testAllowIncomplete},
 			{"Elsewhere", s.testElsewhere},
