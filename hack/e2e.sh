@@ -22,7 +22,7 @@ beside=$!
 
 mapfile -t packages < <(git grep -lE '^//go:build e2e' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 if [ ${#packages[@]} -gt 0 ]; then
-  go test -tags e2e -count=1 -v -timeout 40m -parallel 4 "$@" "${packages[@]}" 2>&1 | tee "$output" || failed=1
+  go test -tags e2e -count=1 -v -timeout 40m -parallel 6 "$@" "${packages[@]}" 2>&1 | tee "$output" || failed=1
 fi
 wait "$beside" || failed=1
 cat "$sandbox"

@@ -54,8 +54,9 @@ var (
 	backupTargets   = schema.GroupVersionResource{Group: "longhorn.io", Version: "v1beta2", Resource: "backuptargets"}
 )
 
-// waitDeadline is how long the cluster may take to reach a state.
-const waitDeadline = 3 * time.Minute
+// waitDeadline is how long the cluster may take to reach a state, beside several
+// other sandboxes on a small machine.
+const waitDeadline = 6 * time.Minute
 
 // cluster is the sandbox's API server as its administrator sees it.
 type cluster struct {

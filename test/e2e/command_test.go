@@ -24,7 +24,7 @@ import (
 )
 
 // commandDeadline is how long any command of a test may take.
-const commandDeadline = 4 * time.Minute
+const commandDeadline = 8 * time.Minute
 
 // result is how a command ended.
 type result struct {

@@ -23,6 +23,8 @@ const (
 	// envInstance names a running sandbox to use and to leave running. Without it
 	// the tests start one of their own and end it.
 	envInstance = "VMBACKUP_E2E_INSTANCE"
+	// envAlone is envInstance for the tests that stop or break what an instance has.
+	envAlone = "VMBACKUP_E2E_ALONE_INSTANCE"
 	// envPlugin and envSandbox are the programs, bin/kubectl-vmbackup and bin/sandbox otherwise.
 	envPlugin  = "VMBACKUP_E2E_PLUGIN"
 	envSandbox = "VMBACKUP_E2E_SANDBOX"
@@ -41,11 +43,10 @@ type suite struct {
 	seeded map[string]string
 }
 
-// TestE2E runs everything on one sandbox. Tests of the first group touch objects
-// of their own and run side by side; those of the second one stop or break what
-// all share, and run alone.
+// TestE2E runs on one sandbox what touches objects of its own.
 func TestE2E(t *testing.T) {
-	s := newSuite(t)
+	t.Parallel() // beside what has sandboxes of its own
+	s := newSuite(t, "e2e", envInstance)
 	t.Run("together", func(t *testing.T) {
 		// The longest first, so that none of them runs alone at the end.
 		for _, test := range []struct {
@@ -84,24 +85,30 @@ func TestE2E(t *testing.T) {
 			})
 		}
 	})
-	t.Run("alone", func(t *testing.T) {
-		t.Run("Refusals", s.testRefusals)
-		t.Run("TimeOut", s.testTimeOut)
-		t.Run("Outages", s.testOutages)
-		t.Run("TargetAway", s.testTargetAway)
-	})
 }
 
-func newSuite(t *testing.T) *suite {
+// TestAlone runs what stops or breaks its sandbox, or looks at all of it.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	s := newSuite(t, "e2e-alone", envAlone)
+	t.Run("Refusals", s.testRefusals)
+	t.Run("TimeOut", s.testTimeOut)
+	t.Run("Outages", s.testOutages)
+	t.Run("TargetAway", s.testTargetAway)
+}
+
+// newSuite is a sandbox with the demonstration's machines: the one that the variable
+// names, or one of its own.
+func newSuite(t *testing.T, instance, variable string) *suite {
 	t.Helper()
 	repository, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &suite{repository: repository, instance: "e2e"}
+	s := &suite{repository: repository, instance: instance}
 	s.plugin = program(t, envPlugin, filepath.Join(repository, "bin", "kubectl-vmbackup"))
 	s.sandbox = program(t, envSandbox, filepath.Join(repository, "bin", "sandbox"))
-	if name := os.Getenv(envInstance); name != "" {
+	if name := os.Getenv(variable); name != "" {
 		s.instance = name
 	} else {
 		s.startSandbox(t)
