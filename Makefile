@@ -30,6 +30,10 @@ build: ## build bin/kubectl-vmbackup
 demo: deps build sandbox-build ## show a backup and a restore step by step on a sandbox of its own
 	hack/demo.sh
 
+.PHONY: demo-dr
+demo-dr: deps build sandbox-build ## show how a machine of a lost cluster comes back in a second one
+	hack/demo-dr.sh
+
 .PHONY: dist
 dist: ## build the release archives and the krew manifest that names their digests into dist/
 	$(GO_STATIC) run ./hack/release dist -commit $(COMMIT) -out dist

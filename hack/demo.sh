@@ -6,62 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-keep=${1-}
-began=$SECONDS
-scratch=$(mktemp -d)
+# shellcheck source=hack/demo-lib.sh
+. hack/demo-lib.sh
+instances=(demo)
+begin "$@"
 sandbox() { bin/sandbox --name demo "$@"; }
-
-if [ -t 1 ] && [ -z "${NO_COLOR-}" ]; then
-  strong=$'\e[1m' plain=$'\e[0m'
-else
-  strong='' plain=''
-fi
-step=0
-say() { # what the next commands do, for a reader
-  step=$((step + 1))
-  printf '\n%s%d. %s%s\n' "$strong" "$step" "$1" "$plain"
-  shift
-  for line in "$@"; do printf '   %s\n' "$line"; done
-}
-run() { # shows a command as a user types it, and runs it
-  printf '\n%s$ %s%s\n' "$strong" "$*" "$plain"
-  "$@"
-}
-warned() { # as run, for a command that may end with warnings
-  code=0
-  run "$@" || code=$?
-  case $code in
-    0) ;;
-    3) printf '   (exit code 3: done, with the warnings above)\n' ;;
-    *) return "$code" ;;
-  esac
-}
-fail() {
-  printf '\n%sThe demo failed: %s%s\n' "$strong" "$1" "$plain" >&2
-  exit 1
-}
-
-finish() {
-  code=$?
-  if [ "$code" -ne 0 ]; then
-    sandbox status 2>/dev/null | awk 'NR == 1 || $3 != "ready"' >&2 || true
-    hack/sandbox-logs.sh 2>/dev/null | tail -n 300 >&2 || true
-  fi
-  rm -rf "$scratch"
-  if [ "$keep" = --keep ]; then
-    echo "the sandbox is left running; end it with: bin/sandbox --name demo down"
-  else
-    sandbox down || true
-  fi
-  exit "$code"
-}
-trap finish EXIT
-
-# The plugin as a user has it: kubectl finds kubectl-vmbackup on PATH.
-export PATH=$PWD/bin:$PATH
-if ! command -v kubectl >/dev/null; then
-  PATH=$(dirname "$(hack/kubectl.sh)"):$PATH
-fi
 
 say "Start a sandbox" \
   "A real Kubernetes API server with Longhorn, KubeVirt and an S3 server as the" \
@@ -127,11 +76,6 @@ while read -r source restored; do
   compared=$((compared + 1))
 done <"$scratch/volumes"
 [ "$compared" -eq 2 ] || fail "$compared disks were compared, the machine has 2"
-cloud_init() { # NAMESPACE VM: a digest of the Secret that the machine refers to
-  secret=$(kubectl get virtualmachine "$2" -n "$1" \
-    -o jsonpath='{.spec.template.spec.volumes[*].cloudInitNoCloud.secretRef.name}')
-  kubectl get secret "$secret" -n "$1" -o jsonpath='{.data.userdata}{.data.networkdata}' | sha256sum
-}
 [ "$(cloud_init demo web)" = "$(cloud_init restored web-copy)" ] || fail "the cloud-init data differs"
 printf '\n   Both disks and the cloud-init data are byte for byte what was backed up.\n'
 
@@ -140,4 +84,4 @@ say "Delete the backup" \
 run kubectl vmbackup delete web-monday -n demo --yes
 run kubectl vmbackup list -n demo
 
-printf '\n%sDone in %d s.%s\n' "$strong" "$((SECONDS - began))" "$plain"
+done_in
