@@ -7,8 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
-	"sync"
+	"time"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
@@ -39,7 +40,7 @@ func Harvester(clients *kube.Clients) Foreign { return harvesterBackups{clients:
 // memory: an object holds a whole machine.
 func (h harvesterBackups) Backups(ctx context.Context, namespace string) ([]vmbackup.Backup, error) {
 	var objects []*harvester.VirtualMachineBackup
-	evidence := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
+	evidence := harvester.Evidence{Now: time.Now(), TargetName: vmbackup.DefaultTarget}
 	var g errgroup.Group
 	asked := false
 	opts := metav1.ListOptions{Limit: page}
@@ -102,15 +103,36 @@ func (h harvesterBackups) absent(ctx context.Context, err error) bool {
 // evidenceOf is the evidence for one backup, when it needs any.
 func (h harvesterBackups) evidenceOf(ctx context.Context, object *harvester.VirtualMachineBackup) harvester.Evidence {
 	if !needsEvidence([]*harvester.VirtualMachineBackup{object}) {
-		return harvester.Evidence{TargetName: vmbackup.DefaultTarget}
+		return harvester.Evidence{Now: time.Now(), TargetName: vmbackup.DefaultTarget}
 	}
-	return h.evidence(ctx)
+	e := h.evidence(ctx)
+	e.Snapshots = h.snapshots(ctx, object, nil)
+	return e
+}
+
+// snapshots are the UIDs of the VolumeSnapshots whose Longhorn backups are not named.
+// They are a help, and not being allowed to look is no error.
+func (h harvesterBackups) snapshots(ctx context.Context, object *harvester.VirtualMachineBackup, known map[string]string) map[string]string {
+	uids := map[string]string{}
+	for _, v := range object.Status.VolumeBackups {
+		if v.LonghornBackupName != nil || v.Name == nil {
+			continue
+		}
+		if uid, found := known[*v.Name]; found {
+			uids[*v.Name] = uid
+			continue
+		}
+		if s, err := h.clients.Snapshot.SnapshotV1().VolumeSnapshots(object.Namespace).Get(ctx, *v.Name, metav1.GetOptions{}); err == nil {
+			uids[*v.Name] = string(s.UID)
+		}
+	}
+	return uids
 }
 
 // evidence looks at what the views of backups rest on. A user may not be allowed to:
 // then the views say so.
 func (h harvesterBackups) evidence(ctx context.Context) harvester.Evidence {
-	e := harvester.Evidence{TargetName: vmbackup.DefaultTarget}
+	e := harvester.Evidence{Now: time.Now(), TargetName: vmbackup.DefaultTarget}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		e.Target, err = h.targetNow(gctx)
@@ -146,7 +168,7 @@ func (h harvesterBackups) evidence(ctx context.Context) harvester.Evidence {
 		return nil
 	})
 	if err := g.Wait(); err != nil {
-		return harvester.Evidence{TargetName: e.TargetName, Unseen: err.Error()}
+		return harvester.Evidence{Now: e.Now, TargetName: e.TargetName, Unseen: err.Error()}
 	}
 	return e
 }
@@ -185,40 +207,23 @@ var errSeen = errors.New("seen")
 // Watch implements Foreign. Longhorn's backups are watched too: Harvester says
 // Ready before their uploads end.
 func (h harvesterBackups) Watch(ctx context.Context, ref vmbackup.Ref, changed func(*vmbackup.Backup) bool) error {
-	var mu sync.Mutex // changed is called for one change after the other
-	look := func(object *harvester.VirtualMachineBackup) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if changed(object.View(h.evidenceOf(ctx, object))) {
+	var last *vmbackup.Backup
+	err := h.watchBackups(ctx, kube.One(h.clients.Harvester.Backups(ref.Namespace), ref.Name), true, func(list []vmbackup.Backup) error {
+		switch {
+		case len(list) == 0 && last != nil:
+			return vmbackup.Errorf(vmbackup.ReasonNotFound, "waiting for %s: it was deleted", what(ref))
+		case len(list) == 0 || reflect.DeepEqual(&list[0], last):
+			return nil
+		}
+		if last = &list[0]; changed(last) {
 			return errSeen
 		}
 		return nil
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return kube.WaitFor(gctx, kube.One(h.clients.Harvester.Backups(ref.Namespace), ref.Name), what(ref),
-			func(object *harvester.VirtualMachineBackup) (bool, error) { return false, look(object) })
 	})
-	again := func() error {
-		object, err := h.clients.Harvester.Backups(ref.Namespace).Get(gctx, ref.Name, metav1.GetOptions{})
-		if err != nil {
-			return nil //nolint:nilerr // the watch of the object tells of it
-		}
-		return look(object)
+	if errors.Is(err, errSeen) {
+		return nil
 	}
-	client := h.clients.Longhorn.LonghornV1beta2()
-	g.Go(func() error {
-		return withRights(kube.WatchAll(gctx, kube.Select(client.Backups(kube.LonghornNamespace), metav1.ListOptions{}),
-			"Longhorn Backups", func([]*longhornv1.Backup) (bool, error) { return false, again() }))
-	})
-	g.Go(func() error {
-		return withRights(kube.WatchAll(gctx, kube.Select(client.BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{}),
-			"Longhorn BackupBackingImages", func([]*longhornv1.BackupBackingImage) (bool, error) { return false, again() }))
-	})
-	if err := g.Wait(); !errors.Is(err, errSeen) {
-		return err
-	}
-	return nil
+	return err
 }
 
 // withRights drops the error of a watch that the user has no right to: the object

@@ -101,18 +101,7 @@ func (f *restoreFollower) start(object *harvester.VirtualMachineRestore) {
 		f.evidence.Warnings = newest(events, object.CreationTimestamp.Time)
 	})
 	f.group.Go(func() error {
-		ticker := time.NewTicker(lookAgain)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-f.ctx.Done():
-				return f.ctx.Err()
-			case <-ticker.C:
-				if err := f.update(func() {}); err != nil {
-					return err
-				}
-			}
-		}
+		return everySoOften(f.ctx, func() error { return f.update(func() {}) })
 	})
 }
 

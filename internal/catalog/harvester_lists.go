@@ -6,6 +6,7 @@ package catalog
 import (
 	"context"
 	"sync"
+	"time"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
@@ -27,14 +28,27 @@ func (h harvesterBackups) WatchAll(ctx context.Context, namespace string, change
 	if !served {
 		return changed(nil)
 	}
+	return h.watchBackups(ctx, kube.Select(h.clients.Harvester.Backups(namespace), metav1.ListOptions{}), false, changed)
+}
+
+// watchBackups calls changed with the views of the backups that lw selects. Closely
+// looked at are also the VolumeSnapshots of Longhorn backups that Harvester does not
+// name, and what comes of an error as time goes by.
+func (h harvesterBackups) watchBackups(ctx context.Context, lw cache.ListerWatcher, closely bool, changed func([]vmbackup.Backup) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	w := &backupsWatch{group: g, parts: 3, evidence: harvester.Evidence{TargetName: vmbackup.DefaultTarget}, changed: changed}
+	var err error
 	if w.evidence.Target, err = h.targetNow(ctx); err != nil {
 		w.evidence.Unseen = err.Error()
 	}
 	client := h.clients.Longhorn.LonghornV1beta2()
-	watchPart(gctx, w, kube.Select(h.clients.Harvester.Backups(namespace), metav1.ListOptions{}), "VirtualMachineBackups of Harvester", func(list []*harvester.VirtualMachineBackup) {
+	watchPart(gctx, w, lw, "VirtualMachineBackups of Harvester", func(list []*harvester.VirtualMachineBackup) {
 		w.objects = list
+		for _, object := range list {
+			if closely && object.Spec.Type != harvester.TypeSnapshot {
+				w.evidence.Snapshots = h.snapshots(gctx, object, w.evidence.Snapshots)
+			}
+		}
 	})
 	watchPart(gctx, w, kube.Select(client.Backups(kube.LonghornNamespace), metav1.ListOptions{}), "Longhorn Backups", func(list []*longhornv1.Backup) {
 		w.evidence.Backups = make(map[string]*longhornv1.Backup, len(list))
@@ -45,7 +59,32 @@ func (h harvesterBackups) WatchAll(ctx context.Context, namespace string, change
 	watchPart(gctx, w, kube.Select(client.BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{}), "Longhorn BackupBackingImages", func(list []*longhornv1.BackupBackingImage) {
 		w.evidence.Images = byImage(list)
 	})
+	if closely {
+		g.Go(func() error {
+			return everySoOften(gctx, func() error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.tell()
+			})
+		})
+	}
 	return g.Wait()
+}
+
+// everySoOften calls look until it returns an error or ctx ends.
+func everySoOften(ctx context.Context, look func() error) error {
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			if err := look(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // backupsWatch keeps the views of all backups up to date.
@@ -90,6 +129,7 @@ func (w *backupsWatch) tell() error {
 	if w.known < w.parts {
 		return nil
 	}
+	w.evidence.Now = time.Now()
 	views := make([]vmbackup.Backup, 0, len(w.objects))
 	for _, object := range w.objects {
 		views = append(views, *object.View(w.evidence))

@@ -19,9 +19,11 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// apiServer answers GETs by path; a watch gets no events and lasts. Paths that it
-// does not know are not found.
+// apiServer answers GETs by path; a watch gets no events and lasts, until moved is
+// closed: then it has expired, and what there is now is listed. Paths that it does not
+// know are not found.
 type apiServer struct {
+	moved   chan struct{}
 	mu      sync.Mutex
 	answers map[string]string
 	asked   []string
@@ -34,7 +36,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f, ok := w.(http.Flusher); ok {
 			f.Flush()
 		}
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-s.moved:
+			fmt.Fprint(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}}`)
+		}
 		return
 	}
 	key := r.URL.Path
@@ -98,7 +104,7 @@ func answersOf() map[string]string {
 
 func harvesterAt(t *testing.T, answers map[string]string) (catalog.Foreign, *apiServer) {
 	t.Helper()
-	s := &apiServer{answers: answers}
+	s := &apiServer{moved: make(chan struct{}), answers: answers}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	clients, err := kube.NewClients(&rest.Config{Host: server.URL})
@@ -186,6 +192,9 @@ func TestHarvesterWatch(t *testing.T) {
 		server.mu.Lock()
 		server.answers[longhornAPI+"/backups"] = list("Backup", longhornBackup("a", "Completed"))
 		server.mu.Unlock()
+		if len(phases) == 1 {
+			close(server.moved)
+		}
 		return b.Status.Phase.Done()
 	})
 	if err != nil || phases[0] != vmbackup.PhaseRunning || phases[len(phases)-1] != vmbackup.PhaseReady {

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -24,6 +24,8 @@ import (
 // Harvester calls a backup ready once its snapshots are, whatever became of their
 // uploads and of the images below them.
 type Evidence struct {
+	// Now is the time; zero makes every error of Harvester's a lasting one.
+	Now time.Time
 	// Target is the backup target that is set now; nil when there is none.
 	Target *Target
 	// TargetName is the name of Longhorn's BackupTarget that Harvester uses.
@@ -31,6 +33,9 @@ type Evidence struct {
 	// Backups are Longhorn's, by name; Images its backups of backing images, by image.
 	Backups map[string]*longhornv1.Backup
 	Images  map[string]*longhornv1.BackupBackingImage
+	// Snapshots are the UIDs of VolumeSnapshots by their names, of volumes whose Longhorn
+	// backup Harvester does not name: its event of it comes late, and sometimes never.
+	Snapshots map[string]string
 	// Unseen says why target, Backups and Images could not be looked at; empty when they were.
 	Unseen string
 }
@@ -48,8 +53,14 @@ func (b *VirtualMachineBackup) View(e Evidence) *vmbackup.Backup {
 	}
 	if b.Status.SourceUID != nil {
 		s.SourceUID = string(*b.Status.SourceUID)
-		// A backup that was found on the target was created here at its discovery.
+	}
+	if b.Status.SourceUID != nil || b.Status.SourceSpec == nil {
+		// A backup that was found on the target was created here at its discovery, and
+		// had its machine from the start.
 		s.StartedAt = moment(b.CreationTimestamp.Time)
+	}
+	if b.Annotations[freezeAnnotation] == "true" && s.Consistency == "" {
+		s.Consistency = vmbackup.ConsistencyCrash
 	}
 	if v.Spec.Type == vmbackup.TypeBackup {
 		v.Spec.Target = e.TargetName
@@ -57,7 +68,7 @@ func (b *VirtualMachineBackup) View(e Evidence) *vmbackup.Backup {
 	for _, secret := range b.Status.SecretBackups {
 		s.Secrets = append(s.Secrets, vmbackup.KeyedObject{Name: secret.Name, Keys: slices.Sorted(maps.Keys(secret.Data))})
 	}
-	p := &parts{}
+	p := &parts{lasts: b.lasts(e.Now)}
 	for _, volume := range b.volumes() {
 		s.Volumes = append(s.Volumes, volume.view(v.Spec.Type, e, p))
 	}
@@ -69,10 +80,28 @@ func (b *VirtualMachineBackup) View(e Evidence) *vmbackup.Backup {
 	return v
 }
 
+// freezeAnnotation says that Harvester has frozen the guest for one second before it
+// asked for the snapshot of each volume, one after the other. It does not wait for
+// the snapshots, so that the content is promised to be no better than after a power cut.
+const freezeAnnotation = "harvesterhci.io/snapshotFreezeFS"
+
+// unnamedFor is how long Harvester may take to name a Longhorn backup that it calls ready.
+const unnamedFor = time.Minute
+
+// lasts reports whether what is missing of a backup that Harvester calls ready has
+// been missing for long enough to be told as such.
+func (b *VirtualMachineBackup) lasts(now time.Time) bool {
+	ready, _ := FindCondition(b.Status.Conditions, ConditionReady)
+	since, err := time.Parse(time.RFC3339, ready.LastUpdateTime)
+	return now.IsZero() || err != nil || now.Sub(since) >= unnamedFor
+}
+
 // parts collects what speaks against Ready.
 type parts struct {
 	missing, unseen, running []string
 	images                   map[string]bool
+	// lasts is whether what is missing counts by now.
+	lasts bool
 }
 
 // judge sets phase, times, error and warnings.
@@ -94,6 +123,13 @@ func (b *VirtualMachineBackup) judge(v *vmbackup.Backup, e Evidence, p *parts) {
 		s.Phase = vmbackup.PhaseIncomplete
 		s.Error = vmbackup.Errorf(vmbackup.ReasonDataLost, "backup %s was ready and Harvester calls it not ready any more: %s", v.Ref(), why).
 			WithHint("look at the backup target and at: kubectl describe %s.%s %s -n %s", BackupResource, Group, b.Name, b.Namespace)
+	case progress.Status == corev1.ConditionFalse && progress.Reason == "Error" && uploading(s.Volumes):
+		// CSI gives up waiting after a while, and Longhorn goes on.
+		s.Phase = vmbackup.PhaseRunning
+		s.Warnings = append(s.Warnings, "Harvester reports an error while Longhorn still uploads: "+cmp.Or(said, progress.Message))
+	case progress.Status == corev1.ConditionFalse && progress.Reason == "Error" && !stands(progress, e.Now):
+		s.Phase = vmbackup.PhaseRunning
+		s.Warnings = append(s.Warnings, "Harvester met an error and tries again: "+cmp.Or(said, progress.Message))
 	case progress.Status == corev1.ConditionFalse && progress.Reason == "Error":
 		reason := vmbackup.ReasonBackupFailed
 		if v.Spec.Type == vmbackup.TypeSnapshot {
@@ -108,6 +144,20 @@ func (b *VirtualMachineBackup) judge(v *vmbackup.Backup, e Evidence, p *parts) {
 			s.Warnings = append(s.Warnings, "an earlier attempt of Harvester's failed: "+said)
 		}
 	}
+}
+
+// uploading reports whether Longhorn uploads a volume, and has not failed with one.
+func uploading(volumes []vmbackup.BackupVolume) bool {
+	some := false
+	for i := range volumes {
+		switch v := &volumes[i]; {
+		case v.State == vmbackup.StateFailed:
+			return false
+		case v.State == vmbackup.StateRunning && v.LonghornBackup != "":
+			some = true
+		}
+	}
+	return some
 }
 
 // notReadyAnyMore is Harvester's message of a backup whose data it does not find any more.
@@ -179,11 +229,25 @@ func (b *VolumeBackup) view(kind vmbackup.BackupType, e Evidence, p *parts) vmba
 		return v
 	}
 	if v.LonghornBackup == "" {
-		if isTrue(b.ReadyToUse) {
+		unnamed := e.unnamed(v.VolumeSnapshot)
+		ready := isTrue(b.ReadyToUse)
+		switch {
+		case ready && p.lasts:
 			v.State, v.Message = vmbackup.StateUnknown, "Harvester does not name its Longhorn backup"
+			if unnamed != nil {
+				v.Message += " " + unnamed.Name
+			}
+			p.missing = append(p.missing, fmt.Sprintf("volume %s: %s, so it cannot restore it elsewhere", v.Name, v.Message))
+			return v
+		case unnamed == nil && ready:
+			p.running = append(p.running, fmt.Sprintf("volume %s: Harvester does not name its Longhorn backup yet", v.Name))
+			return v
+		case unnamed == nil:
+			p.missing = append(p.missing, fmt.Sprintf("volume %s: Harvester does not name its Longhorn backup, so it cannot restore it elsewhere", v.Name))
+			return v
 		}
-		p.missing = append(p.missing, fmt.Sprintf("volume %s: Harvester does not name its Longhorn backup, so it cannot restore it elsewhere", v.Name))
-		return v
+		v.LonghornBackup = unnamed.Name
+		p.running = append(p.running, fmt.Sprintf("volume %s: Harvester does not name its Longhorn backup %s yet", v.Name, unnamed.Name))
 	}
 	if e.Unseen != "" {
 		v.State = vmbackup.StateUnknown
@@ -191,6 +255,21 @@ func (b *VolumeBackup) view(kind vmbackup.BackupType, e Evidence, p *parts) vmba
 	}
 	b.uploaded(&v, e, p)
 	return v
+}
+
+// unnamed is Longhorn's backup of a VolumeSnapshot: csi-snapshotter names Longhorn's
+// snapshot after the UID.
+func (e Evidence) unnamed(snapshot string) *longhornv1.Backup {
+	uid := e.Snapshots[snapshot]
+	if uid == "" {
+		return nil
+	}
+	for _, backup := range e.Backups {
+		if backup.Status.SnapshotName == "snapshot-"+uid || backup.Spec.SnapshotName == "snapshot-"+uid {
+			return backup
+		}
+	}
+	return nil
 }
 
 // uploaded looks at Longhorn's backup of a volume.
@@ -203,7 +282,7 @@ func (b *VolumeBackup) uploaded(v *vmbackup.BackupVolume, e Evidence, p *parts) 
 	}
 	v.LonghornVolume = cmp.Or(backup.Status.VolumeName, v.LonghornVolume)
 	v.SnapshotHandle = metadata.BackupHandle(v.LonghornVolume, backup.Name)
-	v.BackupBytes, v.UploadedBytes = number(backup.Status.Size), number(backup.Status.NewlyUploadedDataSize)
+	v.BackupBytes, v.UploadedBytes = longhorn.Bytes(backup.Status.Size), longhorn.Bytes(backup.Status.NewlyUploadedDataSize)
 	v.Image, v.Progress = backup.Status.VolumeBackingImageName, backup.Status.Progress
 	if v.Image != "" {
 		if p.images == nil {
@@ -211,17 +290,20 @@ func (b *VolumeBackup) uploaded(v *vmbackup.BackupVolume, e Evidence, p *parts) 
 		}
 		p.images[v.Image] = true
 	}
-	switch backup.Status.State {
-	case longhornv1.BackupStateCompleted:
+	switch state := backup.Status.State; {
+	case longhorn.BeingDeleted(backup):
+		v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup is being deleted"
+		p.missing = append(p.missing, fmt.Sprintf("volume %s: Longhorn's backup %s is being deleted with its data", v.Name, backup.Name))
+	case state == longhornv1.BackupStateCompleted:
 		v.State, v.Progress, v.Message = vmbackup.StateReady, 100, ""
-	case longhornv1.BackupStateError:
-		v.State, v.Message = vmbackup.StateFailed, backup.Status.Error
-		p.missing = append(p.missing, fmt.Sprintf("volume %s: Longhorn's backup %s failed: %s", v.Name, backup.Name, backup.Status.Error))
-	case longhornv1.BackupStateUnknown, longhornv1.BackupStateDeleting:
+	case longhorn.UploadFailed(backup):
+		v.State, v.Message = vmbackup.StateFailed, cmp.Or(backup.Status.Error, "Longhorn gives no reason")
+		p.missing = append(p.missing, fmt.Sprintf("volume %s: Longhorn's backup %s failed: %s", v.Name, backup.Name, v.Message))
+	case state == longhornv1.BackupStateUnknown, state == longhornv1.BackupStateDeleting:
 		v.State = vmbackup.StateUnknown
-		p.unseen = append(p.unseen, fmt.Sprintf("volume %s: Longhorn's backup %s is %s", v.Name, backup.Name, backup.Status.State))
+		p.unseen = append(p.unseen, fmt.Sprintf("volume %s: Longhorn's backup %s is %s", v.Name, backup.Name, state))
 	default:
-		v.State = vmbackup.StateRunning
+		v.State, v.Message = vmbackup.StateRunning, cmp.Or(backup.Status.Error, longhorn.WaitsFor(backup))
 		p.running = append(p.running, fmt.Sprintf("volume %s is at %d %%", v.Name, v.Progress))
 	}
 }
@@ -275,13 +357,4 @@ func moment(t time.Time) *time.Time {
 	}
 	t = t.UTC()
 	return &t
-}
-
-// number reads one of Longhorn's, which are strings; 0 for what is none.
-func number(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }

@@ -185,6 +185,50 @@ func TestViewIsHonest(t *testing.T) {
 			func(b *VirtualMachineBackup, _ *Evidence) { b.Status.Error = &Error{Message: to("timed out")} },
 			vmbackup.PhaseReady, "the text of an error that is over: timed out",
 		},
+		"the Longhorn backup is not named yet": {
+			func(b *VirtualMachineBackup, e *Evidence) {
+				b.Status.VolumeBackups[0].LonghornBackupName, e.Now = nil, time.Date(2026, 11, 26, 2, 0, 45, 0, time.UTC)
+			}, vmbackup.PhaseRunning, "volume data: Harvester does not name its Longhorn backup yet",
+		},
+		"the Longhorn backup is not named yet, and is there": {
+			func(b *VirtualMachineBackup, e *Evidence) {
+				b.Status.VolumeBackups[0].LonghornBackupName, e.Now = nil, time.Date(2026, 11, 26, 2, 0, 45, 0, time.UTC)
+				e.Snapshots = map[string]string{"web-1-volume-web-data": "u2"}
+				e.Backups["backup-2"].Status.SnapshotName = "snapshot-u2"
+			}, vmbackup.PhaseRunning, "does not name its Longhorn backup backup-2 yet",
+		},
+		"the Longhorn backup is never named, and is there": {
+			func(b *VirtualMachineBackup, e *Evidence) {
+				b.Status.VolumeBackups[0].LonghornBackupName, e.Now = nil, time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
+				e.Snapshots = map[string]string{"web-1-volume-web-data": "u2"}
+				e.Backups["backup-2"].Status.SnapshotName = "snapshot-u2"
+			}, vmbackup.PhaseIncomplete, "Harvester does not name its Longhorn backup backup-2, so it cannot restore it elsewhere",
+		},
+		"Longhorn deletes a backup and its data": {
+			func(_ *VirtualMachineBackup, e *Evidence) { e.Backups["backup-1"].DeletionTimestamp = to(metav1.Now()) },
+			vmbackup.PhaseIncomplete, "is being deleted with its data",
+		},
+		"Longhorn drops its records of a target that looks empty": {
+			func(_ *VirtualMachineBackup, e *Evidence) {
+				e.Backups["backup-1"].DeletionTimestamp = to(metav1.Now())
+				e.Backups["backup-1"].Labels = map[string]string{"longhorn.io/delete-custom-resource-only": ""}
+			}, vmbackup.PhaseReady, "",
+		},
+		"CSI has given up, and Longhorn goes on": {
+			func(b *VirtualMachineBackup, e *Evidence) {
+				b.Status.ReadyToUse, b.Status.Error = to(false), &Error{Message: to("VolumeSnapshot web-1-volume-web-data in error state")}
+				b.Status.Conditions = []Condition{{Type: ConditionReady, Status: "False"}, {Type: ConditionInProgress, Status: "False", Reason: "Error"}}
+				b.Status.VolumeBackups[0].ReadyToUse, b.Status.VolumeBackups[0].Error = to(false), &Error{Message: to("DeadlineExceeded")}
+				e.Backups["backup-2"].Status.State = longhornv1.BackupStateInProgress
+			}, vmbackup.PhaseRunning, "reports an error while Longhorn still uploads",
+		},
+		"an error that has just come": {
+			func(b *VirtualMachineBackup, e *Evidence) {
+				b.Status.ReadyToUse, b.Status.Error = to(false), &Error{Message: to("of its cache")}
+				b.Status.Conditions = []Condition{{Type: ConditionReady, Status: "False"}, {Type: ConditionInProgress, Status: "False", Reason: "Error", LastUpdateTime: "2026-11-26T02:00:30Z"}}
+				e.Now = time.Date(2026, 11, 26, 2, 0, 35, 0, time.UTC)
+			}, vmbackup.PhaseRunning, "met an error and tries again: of its cache",
+		},
 		"it is deleted": {
 			func(b *VirtualMachineBackup, _ *Evidence) { b.DeletionTimestamp = to(metav1.Now()) },
 			vmbackup.PhaseReady, "it is being deleted",
@@ -224,6 +268,21 @@ func TestViewOfADiscoveredBackup(t *testing.T) {
 	b, e := whole()
 	b.Status.SourceUID = nil
 	if got := b.View(e).Status; got.StartedAt != nil || got.SourceUID != "" || !got.Ready {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What was just asked for has an age, and Harvester's freeze promises no more than a
+// power cut.
+func TestViewOfABackupThatBegins(t *testing.T) {
+	b, e := whole()
+	b.Annotations = map[string]string{freezeAnnotation: "true"}
+	b.Status = VirtualMachineBackupStatus{}
+	if got := b.View(e).Status; got.StartedAt == nil || got.Consistency != vmbackup.ConsistencyCrash || got.Phase != vmbackup.PhaseRunning {
+		t.Errorf("%+v", got)
+	}
+	b.Annotations = map[string]string{freezeAnnotation: "false"}
+	if got := b.View(e).Status; got.Consistency != "" {
 		t.Errorf("%+v", got)
 	}
 }

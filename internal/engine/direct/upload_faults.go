@@ -259,7 +259,7 @@ func (r *backupRun) renewUploads(ctx context.Context) error {
 	for i := range r.backup().Status.Volumes {
 		v := &r.backup().Status.Volumes[i]
 		failed := uploadOf(v, r.state.Snapshots[v.Name], backups)
-		if failed == nil || !uploadHasFailed(failed) || failed.DeletionTimestamp != nil || !r.canUpload(ctx, v) {
+		if failed == nil || !longhorn.UploadFailed(failed) || failed.DeletionTimestamp != nil || !r.canUpload(ctx, v) {
 			continue // without its snapshot there is nothing to upload from, and the failure stands
 		}
 		if !asked {

@@ -8,9 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -18,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -123,18 +121,12 @@ func uploadOf(v *vmbackup.BackupVolume, snapshot string, list []*longhornv1.Back
 		if b.Status.VolumeName != "" && b.Status.VolumeName != v.LonghornVolume || !isOf(b, snapshot) {
 			continue
 		}
-		if best == nil || uploadHasFailed(best) && !uploadHasFailed(b) ||
-			uploadHasFailed(best) == uploadHasFailed(b) && best.CreationTimestamp.Before(&b.CreationTimestamp) {
+		if best == nil || longhorn.UploadFailed(best) && !longhorn.UploadFailed(b) ||
+			longhorn.UploadFailed(best) == longhorn.UploadFailed(b) && best.CreationTimestamp.Before(&b.CreationTimestamp) {
 			best = b
 		}
 	}
 	return best
-}
-
-// uploadHasFailed reports whether Longhorn has given a Backup up. It calls one
-// Unknown whose engine it has lost, and ends with it when it notes a time.
-func uploadHasFailed(b *longhornv1.Backup) bool {
-	return b.Status.State == longhornv1.BackupStateError || b.Status.State == longhornv1.BackupStateUnknown && !b.Status.LastSyncedAt.IsZero()
 }
 
 // observeUpload brings a volume up to date with Longhorn's Backups and reports
@@ -159,35 +151,21 @@ func observeUpload(v *vmbackup.BackupVolume, state *backupState, list []*longhor
 	v.Progress = max(v.Progress, b.Status.Progress)
 	v.Message = ""
 	switch {
-	case uploadHasFailed(b):
+	case longhorn.UploadFailed(b):
 		v.State, v.Message = vmbackup.StateFailed, cmp.Or(b.Status.Error, "Longhorn gives no reason")
-	case b.Status.State == longhornv1.BackupStateCompleted && b.Status.LastSyncedAt.IsZero():
-		// Longhorn has yet to read back from the target what it wrote: sizes and all.
-		v.State, v.Progress = vmbackup.StateRunning, 100
-	case b.Status.State == longhornv1.BackupStateCompleted:
+	case longhorn.UploadDone(b):
 		v.State, v.Progress = vmbackup.StateReady, 100
-		v.BackupBytes, v.UploadedBytes = bytesOf(b.Status.Size), bytesOf(b.Status.NewlyUploadedDataSize)
+		v.BackupBytes, v.UploadedBytes = longhorn.Bytes(b.Status.Size), longhorn.Bytes(b.Status.NewlyUploadedDataSize)
+	case b.Status.State == longhornv1.BackupStateCompleted:
+		v.State, v.Progress = vmbackup.StateRunning, 100 // not read back yet
 	default:
-		v.State, v.Message = vmbackup.StateRunning, cmp.Or(b.Status.Error, waitsFor(b))
+		v.State, v.Message = vmbackup.StateRunning, cmp.Or(b.Status.Error, longhorn.WaitsFor(b))
 	}
-	if b.DeletionTimestamp != nil {
-		if _, recordOnly := b.Labels[labelRecordOnly]; !recordOnly {
-			v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup "+b.Name+" is being deleted"
-		}
+	if longhorn.BeingDeleted(b) {
+		v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup "+b.Name+" is being deleted"
 	}
 	return before != *v
 }
-
-// waitsFor is what Longhorn says that a Backup waits for before it begins.
-func waitsFor(b *longhornv1.Backup) string {
-	if b.Status.State != longhornv1.BackupStateNew && b.Status.State != longhornv1.BackupStatePending {
-		return ""
-	}
-	return strings.Join(slices.Sorted(maps.Values(b.Status.Messages)), "; ")
-}
-
-// labelRecordOnly is on a Longhorn object whose deletion leaves the remote data alone.
-const labelRecordOnly = "longhorn.io/delete-custom-resource-only"
 
 // uploaded estimates the bytes done from Longhorn's percentage; exact at the end.
 func uploaded(v *vmbackup.BackupVolume, state *backupState) int64 {
@@ -205,15 +183,6 @@ func total(v *vmbackup.BackupVolume, state *backupState) int64 {
 	return state.Estimates[v.Name]
 }
 
-// bytesOf reads Longhorn's decimal sizes; an empty one is 0.
-func bytesOf(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // followImages waits until the backing images below the volumes are on the target.
 // Longhorn backs them up by itself with the first volume that rests on them.
 func (r *backupRun) followImages(ctx context.Context) error {
@@ -224,7 +193,7 @@ func (r *backupRun) followImages(ctx context.Context) error {
 		for i := range status.Images {
 			image := &status.Images[i]
 			for _, b := range list {
-				if imageOf(b) != image.Name || b.Spec.BackupTargetName != r.backup().Spec.Target {
+				if longhorn.ImageOf(b) != image.Name || b.Spec.BackupTargetName != r.backup().Spec.Target {
 					continue
 				}
 				switch b.Status.State {
@@ -245,12 +214,4 @@ func (r *backupRun) followImages(ctx context.Context) error {
 		}
 		return ready, nil
 	})
-}
-
-// imageOf is the backing image that a BackupBackingImage is of.
-func imageOf(b *longhornv1.BackupBackingImage) string {
-	if b.Status.BackingImage != "" {
-		return b.Status.BackingImage
-	}
-	return b.Spec.BackingImage
 }

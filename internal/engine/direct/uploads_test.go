@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/longhorn"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -82,7 +83,7 @@ func TestObserveUpload(t *testing.T) {
 			v.State, v.Progress, v.Message = vmbackup.StateFailed, 100, "its Longhorn backup backup-1 is being deleted"
 		})},
 		{"its record alone is deleted", seen, []*longhornv1.Backup{longhornBackup("backup-1", state(longhornv1.BackupStateInProgress, 40), deleted, func(b *longhornv1.Backup) {
-			b.Labels = map[string]string{labelRecordOnly: ""}
+			b.Labels = map[string]string{"longhorn.io/delete-custom-resource-only": ""}
 		})}, seen},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -112,7 +113,7 @@ func TestBytesAreEstimatedUntilTheEnd(t *testing.T) {
 		t.Errorf("%d of %d", uploaded(v, s), total(v, s))
 	}
 	for text, want := range map[string]int64{"": 0, "12": 12, "x": 0, "9007199254740993": 9007199254740993} {
-		if got := bytesOf(text); got != want {
+		if got := longhorn.Bytes(text); got != want {
 			t.Errorf("%q: %d", text, got)
 		}
 	}

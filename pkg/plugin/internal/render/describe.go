@@ -359,6 +359,9 @@ func consistencyText(s *vmbackup.BackupStatus) string {
 		}
 		return text + ", file systems were frozen"
 	case vmbackup.ConsistencyCrash:
+		if s.Engine == vmbackup.EngineHarvester {
+			return text + ", as after a power cut; Harvester freezes the guest for one second before it asks for each volume's snapshot, one volume after the other, and waits for none: the volumes are of slightly different moments"
+		}
 		return text + ", as after a power cut"
 	case vmbackup.ConsistencyOffline:
 		return text + ", the machine was off"
