@@ -78,6 +78,14 @@ func (g *globals) completeMachines(cmd *cobra.Command, given []string, toComplet
 	})
 }
 
+// completeMachine completes a single name.
+func (g *globals) completeMachine(cmd *cobra.Command, given []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return g.completeMachines(cmd, given, toComplete)
+}
+
 func (g *globals) completeNamespaces(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	return g.completing(cmd, nil, toComplete, func(ctx context.Context, s *session) []string {
 		names, err := s.cluster.namespaces(ctx)

@@ -280,8 +280,8 @@ func (o *deleteOptions) confirm(ctx context.Context, plans []*vmbackup.DeletePla
 }
 
 // ask asks one question and returns the answer without the blanks around it.
-func (o *deleteOptions) ask(ctx context.Context, answers *bufio.Reader, question string) (string, error) {
-	if _, err := fmt.Fprintf(o.streams.ErrOut, "\n%s", question); err != nil {
+func (g *globals) ask(ctx context.Context, answers *bufio.Reader, question string) (string, error) {
+	if _, err := fmt.Fprintf(g.streams.ErrOut, "\n%s", question); err != nil {
 		return "", err
 	}
 	read := make(chan string, 1)
@@ -292,7 +292,7 @@ func (o *deleteOptions) ask(ctx context.Context, answers *bufio.Reader, question
 	}()
 	select {
 	case <-ctx.Done(): // a read from a terminal cannot be ended
-		if _, err := fmt.Fprintln(o.streams.ErrOut); err != nil {
+		if _, err := fmt.Fprintln(g.streams.ErrOut); err != nil {
 			return "", err
 		}
 		return "", vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; nothing was deleted").AsPreflight()

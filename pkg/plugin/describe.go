@@ -28,8 +28,8 @@ type describeOptions struct {
 func (g *globals) newDescribe() *cobra.Command {
 	o := &describeOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "describe (BACKUP | restore/NAME | image/NAME)",
-		Short: "Show all that is known of a backup, restore or image, as a tree",
+		Use:   "describe (BACKUP | restore/NAME | image/NAME | schedule/NAME)",
+		Short: "Show all that is known of a backup, restore, image or schedule, as a tree",
 		Long: `Show all that is known of a backup or a restore: volumes and their handles,
 images, secrets and config maps by their keys (never their values), where the
 description lies, times, consistency, and the cluster's events that explain a
@@ -45,7 +45,10 @@ kubectl vmbackup describe prod/web-20260102-030405 --from target
 kubectl vmbackup describe restore/web-20260102-040506 -n test
 
 # An image from which disks of machines are made
-kubectl vmbackup describe image/ubuntu`,
+kubectl vmbackup describe image/ubuntu
+
+# A schedule of Harvester
+kubectl vmbackup describe schedule/web`,
 		Args:              named("the name of what to describe", cobra.ExactArgs(1)),
 		ValidArgsFunction: g.completeOperation,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -70,6 +73,9 @@ func (o *describeOptions) execute(ctx context.Context, arg string) error {
 	}
 	if strings.HasPrefix(arg, imagePrefix) {
 		return o.describeImage(ctx, s, arg)
+	}
+	if strings.HasPrefix(arg, schedulePrefix) {
+		return o.describeSchedule(ctx, s, arg)
 	}
 	op, err := parseOperation(arg, s.namespace)
 	if err != nil {

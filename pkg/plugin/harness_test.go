@@ -56,12 +56,13 @@ func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 // rig is a command line before a cluster with the namespace shop, a journal and a
 // backup target, and an engine that does as it is told.
 type rig struct {
-	t       *testing.T
-	engine  *fakeEngine
-	journal *journal.Memory
-	store   *target.Memory
-	images  vmbackup.Images
-	targets *fakeTargets
+	t         *testing.T
+	engine    *fakeEngine
+	scheduler *fakeScheduler
+	journal   *journal.Memory
+	store     *target.Memory
+	images    vmbackup.Images
+	targets   *fakeTargets
 	// down is the error of everything that is asked of the cluster itself.
 	down error
 	// happened are the events of namespaces.
@@ -85,7 +86,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	return &rig{
-		t: t, engine: &fakeEngine{errs: map[string]error{}},
+		t: t, engine: &fakeEngine{errs: map[string]error{}}, scheduler: &fakeScheduler{errs: map[string]error{}},
 		journal: journal.NewMemory(), store: target.NewMemory(noon), targets: &fakeTargets{},
 		answer: strings.NewReader(""), env: map[string]string{"LANG": "C.UTF-8"}, width: 100,
 	}
@@ -160,7 +161,7 @@ func (r *rig) connect(targetName string) (*session, error) {
 	}
 	open := func(context.Context, string) (target.Store, error) { return r.store, nil }
 	return &session{
-		namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images, targets: r.targets,
+		namespace: "shop", cluster: rigCluster{r}, engine: r.engine, images: r.images, targets: r.targets, scheduler: r.scheduler,
 		catalog: catalog.New(r.journal, catalog.Target{Name: vmbackup.DefaultTarget, Open: open}, decodeRestore),
 	}, nil
 }

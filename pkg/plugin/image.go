@@ -175,10 +175,16 @@ func (o *listOptions) listImages(ctx context.Context, s *session) error {
 
 // validDescribed refuses wrong arguments of describe.
 func validDescribed(arg string, checks ...func() error) error {
-	if !strings.HasPrefix(arg, imagePrefix) {
+	var err error
+	switch {
+	case strings.HasPrefix(arg, imagePrefix):
+		_, err = parseImage(arg, "default")
+	case strings.HasPrefix(arg, schedulePrefix):
+		_, err = scheduleRef(arg, "default")
+	default:
 		return validOperation(arg, checks...)
 	}
-	if _, err := parseImage(arg, "default"); err != nil {
+	if err != nil {
 		return err
 	}
 	for _, check := range checks {

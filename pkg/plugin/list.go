@@ -50,6 +50,8 @@ const (
 	listBackups  = "backups"
 	listRestores = "restores"
 	listImages   = "images"
+	// listSchedules are Harvester's.
+	listSchedules = "schedules"
 )
 
 // sortKeys are the values of --sort-by.
@@ -58,10 +60,11 @@ func sortKeys() []string { return []string{"name", "age", "vm", "phase", "size"}
 func (g *globals) newList() *cobra.Command {
 	o := &listOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:     "list [backups | restores | images]",
+		Use:     "list [backups | restores | images | schedules]",
 		Aliases: []string{"get", "ls"},
-		Short:   "List backups, restores or images",
-		Long: `List backups or restores, newest first, or images by their names.
+		Short:   "List backups, restores, images or schedules",
+		Long: `List backups or restores, newest first, or images or Harvester's schedules by
+their names.
 
 Backups are found in the cluster's records, among those of Harvester's own
 controllers where they run, and, with --from target or all, in the files on the
@@ -71,7 +74,7 @@ listed with the tool's. Parts that cannot be read are warnings and hide nothing;
 the exit code is then 3.`,
 		Example:   listExample,
 		Args:      usageArgs(cobra.MaximumNArgs(1)),
-		ValidArgs: []string{listBackups, listRestores, listImages},
+		ValidArgs: []string{listBackups, listRestores, listImages, listSchedules},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.kind = listBackups
 			if len(args) == 1 {
@@ -83,19 +86,24 @@ the exit code is then 3.`,
 			return o.execute(cmd.Context())
 		},
 	}
+	addSource(cmd, &o.options.Source, vmbackup.SourceCluster, "Where to look for backups")
+	cmd.Flags().StringVar(&o.target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look at")
+	o.addListFlags(cmd)
+	return cmd
+}
+
+// addListFlags adds the flags that every listing has.
+func (o *listOptions) addListFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List across all namespaces")
 	flags.StringVarP(&o.options.Selector, "selector", "l", "", "List only what is of machines that had these labels")
 	flags.StringVar(&o.options.VM, "vm", "", "List only what is of the machine with this name")
-	addSource(cmd, &o.options.Source, vmbackup.SourceCluster, "Where to look for backups")
-	flags.StringVar(&o.target, "target", vmbackup.DefaultTarget, "Longhorn BackupTarget to look at")
 	flags.StringVar(&o.sortBy, "sort-by", "", "Sort by one of: ("+strings.Join(sortKeys(), ", ")+"). If empty, newest first")
 	flags.IntVar(&o.options.Limit, "limit", 0, "Most objects to list, the newest. Zero means all")
 	flags.BoolVarP(&o.watch, "watch", "w", false, "After listing, go on and print every change")
 	o.addFlags(cmd, true)
 	fixed(cmd, "sort-by", sortKeys()...)
-	must(cmd.RegisterFlagCompletionFunc("vm", g.completeMachines))
-	return cmd
+	must(cmd.RegisterFlagCompletionFunc("vm", o.completeMachines))
 }
 
 func (o *listOptions) validate() error {
@@ -107,8 +115,10 @@ func (o *listOptions) validate() error {
 	case "image", listImages:
 		o.kind = listImages
 		return o.validateImages()
+	case "schedule", listSchedules:
+		o.kind = listSchedules
 	default:
-		return invalid("%q is none of %s, %s, %s", o.kind, listBackups, listRestores, listImages)
+		return invalid("%q is none of %s, %s, %s, %s", o.kind, listBackups, listRestores, listImages, listSchedules)
 	}
 	if o.sortBy != "" && !slices.Contains(sortKeys(), o.sortBy) {
 		return invalid("--sort-by %q is none of %s", o.sortBy, strings.Join(sortKeys(), ", "))
@@ -160,6 +170,10 @@ func (o *listOptions) execute(ctx context.Context) error {
 
 // look lists, and returns what is to be told and how the list is printed.
 func (o *listOptions) look(ctx context.Context, s *session) (warnings []string, show func() error, err error) {
+	if o.kind == listSchedules {
+		schedules, err := s.scheduler.Schedules(ctx, o.options)
+		return nil, func() error { return o.printSchedules(schedules) }, err
+	}
 	if o.kind == listRestores {
 		restores, warnings, err := s.catalog.Restores(ctx, o.options)
 		return warnings, func() error { return o.printRestores(restores) }, err

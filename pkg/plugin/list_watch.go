@@ -23,7 +23,9 @@ func (o *listOptions) follow(ctx context.Context, s *session) error {
 	if err := render.Warnings(o.streams.ErrOut, warnings, o.errTerminal().Options(o.clock())); err != nil {
 		return err
 	}
-	if o.kind == listRestores {
+	if o.kind == listSchedules {
+		err = o.followSchedules(ctx, s)
+	} else if o.kind == listRestores {
 		seen := changes[vmbackup.Restore]{
 			state: func(r *vmbackup.Restore) (vmbackup.Ref, string) {
 				return r.Ref(), fmt.Sprint(r.Status.Phase, r.Status.Steps, r.Status.Volumes, r.Status.VM, r.Status.Error)

@@ -33,7 +33,7 @@ func TestCompletion(t *testing.T) {
 		"watch restore/|":           {"restore/web-9\tweb, Ready"},
 		"resume |":                  {"web-1\tweb, Ready", "db-1\tdb, Running", "restore/web-9\tweb, Ready"},
 		"resume web-1 |":            nil,
-		"list |":                    {"backups", "restores", "images"},
+		"list |":                    {"backups", "restores", "images", "schedules"},
 		"list --vm d|":              {"db"},
 		"list -n t|":                {"test"},
 		"list --from |":             {"cluster", "target", "all"},

@@ -136,7 +136,7 @@ func (g *globals) newRoot() *cobra.Command {
 
 	groups := templates.CommandGroups{
 		{Message: "Backup and Restore Commands:", Commands: []*cobra.Command{
-			g.newCreate(), g.newRestore(), g.newResume(), g.newCancel(), g.newDelete(),
+			g.newCreate(), g.newRestore(), g.newResume(), g.newCancel(), g.newDelete(), g.newSchedule(),
 		}},
 		{Message: "Inspection Commands:", Commands: []*cobra.Command{
 			g.newList(), g.newDescribe(), g.newWatch(),

@@ -185,7 +185,7 @@ func TestUsageErrors(t *testing.T) {
 		"describe":                                "the name of what to describe is missing",
 		"describe a --from moon":                  `--from "moon"`,
 		"describe a -o wide":                      `output format "wide" is none of`,
-		"list shoes":                              `"shoes" is none of backups, restores, images`,
+		"list shoes":                              `"shoes" is none of backups, restores, images, schedules`,
 		"list backups x":                          "accepts at most 1 arg(s), received 2",
 		"list --sort-by color":                    `--sort-by "color" is none of name, age, vm, phase, size`,
 		"list --limit -1":                         "limit -1 is negative",

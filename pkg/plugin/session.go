@@ -16,6 +16,7 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/internal/image"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/schedule"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -29,6 +30,7 @@ type session struct {
 	engine    vmbackup.Engine
 	images    vmbackup.Images
 	targets   vmbackup.Targets
+	scheduler vmbackup.Scheduler
 }
 
 // newSession makes the clients of the cluster that the kubeconfig names. Nothing
@@ -70,6 +72,8 @@ func (g *globals) newSession(targetName string) (*session, error) {
 		images:  image.New(clients, open, g.engine, g.clock),
 		engine:  direct.New(clients, store, found, open, g.clock),
 		targets: backuptarget.New(clients, g.clock, target.Open),
+
+		scheduler: schedule.New(clients, catalog.Harvester(clients), g.clock),
 	}, nil
 }
 

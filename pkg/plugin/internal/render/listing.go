@@ -51,7 +51,11 @@ func newListing(o Options, rows int) *listing {
 
 // rankOf is which of the columns in the middle go last when the width shrinks.
 func rankOf() []string {
-	return []string{"", "VM", "SIZE", "REPLICAS", "VIRTUAL", "STORAGECLASS", "USED BY", "CONSISTENCY", "BACKUP", "VOLUMES", "FOUND ON", "STEP", "TYPE", "ENGINE", "UPLOADED", "TOOK", "FREEZE", "TARGET", "MODE", "SOURCE", "BACKING IMAGE", "CHECKSUM"}
+	return []string{
+		"", "VM", "SIZE", "LAST RUN", "NEXT RUN", "WHEN", "KEPT", "FAILURES", "REPLICAS", "VIRTUAL", "STORAGECLASS", "USED BY",
+		"CONSISTENCY", "BACKUP", "VOLUMES", "FOUND ON", "STEP", "TYPE", "ENGINE", "UPLOADED", "TOOK", "FREEZE", "TARGET", "MODE",
+		"SOURCE", "BACKING IMAGE", "CHECKSUM", "CRON", "LAST BACKUP",
+	}
 }
 
 // set fills a cell of a column in the middle, made when it is first named.
