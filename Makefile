@@ -27,8 +27,8 @@ build: ## build bin/kubectl-vmbackup
 	$(GO_STATIC) build -ldflags '$(LDFLAGS)' -o bin/kubectl-vmbackup ./cmd/kubectl-vmbackup
 
 .PHONY: demo
-demo: deps build sandbox-build ## show a backup and a restore step by step on a sandbox of its own
-	hack/demo.sh
+demo: deps build sandbox-build ## show a backup and a restore step by step on a sandbox of its own; PROFILE=harvester: beside Harvester
+	hack/demo$(if $(PROFILE),-$(PROFILE)).sh
 
 .PHONY: demo-dr
 demo-dr: deps build sandbox-build ## show how a machine of a lost cluster comes back in a second one
@@ -49,7 +49,7 @@ test: ## check everything, cheap failures first: what CI runs
 	@$(STAGE) unit          $(MAKE) --no-print-directory unit
 	@$(STAGE) lint          $(MAKE) --no-print-directory lint
 	@$(STAGE) krew          hack/verify-krew.sh
-	@$(STAGE) sandbox-build $(MAKE) --no-print-directory sandbox-build
+	@$(STAGE) sandbox-build $(MAKE) --no-print-directory sandbox-build PROFILE=harvester
 	@$(STAGE) e2e           $(MAKE) --no-print-directory e2e
 	@$(STAGE) demo          hack/demo.sh
 
@@ -64,13 +64,14 @@ fuzz: ## run every fuzz test for FUZZTIME (30s) each
 	hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: e2e
-e2e: build sandbox-build ## run the end-to-end tests on sandboxes that they start and stop
+e2e: build sandbox ## run the end-to-end tests on sandboxes that they start and stop
+	bin/sandbox build --profile harvester
 	hack/e2e.sh
 
 .PHONY: e2e-harvester
-e2e-harvester: build sandbox ## run the tests beside Harvester's own controllers, which it builds (not part of `make test`)
+e2e-harvester: build sandbox ## run those of them alone that need Harvester's own controllers
 	bin/sandbox build --profile harvester
-	SANDBOX_HARVESTER=1 hack/e2e.sh -run '^TestHarvester$$'
+	hack/e2e.sh -run '^TestHarvester'
 
 .PHONY: lint
 lint: ## run golangci-lint over both modules and shellcheck over the scripts
@@ -106,8 +107,8 @@ sandbox:
 	go build -C sandbox -o ../bin/sandbox ./cmd/sandbox
 
 .PHONY: sandbox-build
-sandbox-build: sandbox ## build the sandbox's components (cached; long the first time)
-	bin/sandbox build
+sandbox-build: sandbox ## build the sandbox's components (cached; long the first time); PROFILE=harvester: Harvester's too
+	bin/sandbox build $(if $(PROFILE),--profile $(PROFILE))
 
 .PHONY: sandbox-up
 sandbox-up: deps sandbox-build ## start a sandbox

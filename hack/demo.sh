@@ -11,6 +11,9 @@ cd "$(dirname "$0")/.."
 instances=(demo)
 begin "$@"
 sandbox() { bin/sandbox --name demo "$@"; }
+instance=demo
+# shellcheck source=hack/demo-common.sh
+. hack/demo-common.sh
 
 say "Start a sandbox" \
   "A real Kubernetes API server with Longhorn, KubeVirt and an S3 server as the" \

@@ -51,6 +51,9 @@ func TestHarvester(t *testing.T) {
 		{"its snapshots and its deletion are its own", func(t *testing.T) { s.testHarvestersOwn(t, m) }},
 		{"Harvester finds and restores a backup of the plugin", func(t *testing.T) { s.testFoundByHarvester(t, m, sums) }},
 		{"its target is shown, looked at and left as it is", s.testHarvesterTarget},
+		{"a schedule is made, runs, rests and goes", func(t *testing.T) { s.testSchedules(t, m) }},
+		{"a description that Harvester writes again confuses nobody", func(t *testing.T) { s.testRewritten(t, m) }},
+		{"a backup of Harvester is restored from the target alone", func(t *testing.T) { s.testFromTheTargetAlone(t, m, elsewhere, sums) }},
 	} {
 		if !t.Run(step.name, step.run) {
 			return // every step starts from where the last one left the cluster
