@@ -37,6 +37,9 @@ func (t *Targets) connectTo(ctx context.Context, bt *longhornv1.BackupTarget) (t
 		}
 	case target.TypeNFS, target.TypeCIFS:
 		return nil, t.unreachable(ctx, bt)
+	case target.TypeAzure:
+		return nil, vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "backup target %s (%s) is on Azure Blob Storage, which this client does not speak; nothing was tried", bt.Name, target.PlainURL(raw)).
+			AsPreflight().WithHint("have Longhorn look at it with: kubectl vmbackup target sync %[1]s; what it lists is in: kubectl vmbackup target show %[1]s", bt.Name)
 	}
 	config := target.Config{URL: raw}
 	if secret := bt.Spec.CredentialSecret; secret != "" {
@@ -66,13 +69,13 @@ Longhorn's own view: kubectl vmbackup target sync %[3]s`, inside, dir, bt.Name)
 
 // managerPod is the longhorn-manager that looks after a target: only there it is mounted.
 func (t *Targets) managerPod(ctx context.Context, bt *longhornv1.BackupTarget) string {
-	const anyOf = "ds/longhorn-manager"
+	const label, field = "app=longhorn-manager", "spec.nodeName="
 	if bt.Status.OwnerID == "" {
-		return anyOf
+		return "ds/longhorn-manager"
 	}
-	pods, err := t.clients.Core.CoreV1().Pods(kube.LonghornNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=longhorn-manager", FieldSelector: "spec.nodeName=" + bt.Status.OwnerID})
+	pods, err := t.clients.Core.CoreV1().Pods(kube.LonghornNamespace).List(ctx, metav1.ListOptions{LabelSelector: label, FieldSelector: field + bt.Status.OwnerID})
 	if err != nil || len(pods.Items) == 0 {
-		return anyOf + " (the one on node " + bt.Status.OwnerID + ")"
+		return fmt.Sprintf("$(kubectl get pods -n %s -l %s --field-selector %s%s -o name)", kube.LonghornNamespace, label, field, bt.Status.OwnerID)
 	}
 	return pods.Items[0].Name
 }

@@ -293,7 +293,7 @@ func (r *reader) fill(s *vmbackup.TargetContentsStatus) {
 	for _, bytes := range x.images {
 		s.Bytes += max(bytes, 0)
 	}
-	s.Broken, s.BrokenCount, s.BlocksHarvester = append(r.broken, x.broken...), r.brokenCount+len(x.broken), r.blocks
+	s.Broken, s.BrokenCount, s.BlocksHarvester = slices.Concat(r.broken, x.broken), r.brokenCount+len(x.broken), r.blocks
 	slices.SortFunc(s.Broken, func(a, b vmbackup.TargetFile) int { return cmp.Compare(a.Path, b.Path) })
 	r.orphans(s)
 }

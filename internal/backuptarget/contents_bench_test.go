@@ -6,6 +6,9 @@ package backuptarget
 import (
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"runtime"
 	"sync"
@@ -87,11 +90,11 @@ func BenchmarkContents(b *testing.B) {
 	for _, shape := range []struct{ machines, each int }{{500, 20}, {10_000, 1}} {
 		name := fmt.Sprintf("%dx%d", shape.machines, shape.each)
 		b.Run("directory/"+name, func(b *testing.B) {
-			benchmarkContents(b, target.NewDirectory(b.TempDir()), shape.machines, shape.each)
+			benchmarkContents(b, target.NewDirectory(b.TempDir()), nil, shape.machines, shape.each)
 		})
 		b.Run("s3/"+name, func(b *testing.B) {
-			url := os.Getenv(envBenchURL)
-			if url == "" {
+			bucket := os.Getenv(envBenchURL)
+			if bucket == "" {
 				b.Skipf("set %s and %s", envBenchURL, envBenchCredentials)
 			}
 			content, err := os.ReadFile(os.Getenv(envBenchCredentials))
@@ -106,20 +109,42 @@ func BenchmarkContents(b *testing.B) {
 			for k, v := range keys {
 				credentials[k] = []byte(v)
 			}
-			store, err := target.Open(target.Config{URL: url + name + "/", Credentials: credentials})
+			requests := countRequests(b, credentials)
+			store, err := target.Open(target.Config{URL: bucket + name + "/", Credentials: credentials})
 			if err != nil {
 				b.Fatal(err)
 			}
-			benchmarkContents(b, store, shape.machines, shape.each)
+			benchmarkContents(b, store, requests, shape.machines, shape.each)
 		})
 	}
 }
 
-func benchmarkContents(b *testing.B, store target.Store, machines, each int) {
+// countRequests puts itself between the client and the server of the credentials, and
+// counts. The Host that the client has signed goes on as it is.
+func countRequests(b *testing.B, credentials map[string][]byte) *atomic.Int64 {
+	b.Helper()
+	server, err := url.Parse(string(credentials["AWS_ENDPOINTS"]))
+	if err != nil {
+		b.Fatal(err)
+	}
+	requests := &atomic.Int64{}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		requests.Add(1)
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = server.Scheme, server.Host, r.In.Host
+	}})
+	b.Cleanup(proxy.Close)
+	credentials["AWS_ENDPOINTS"] = []byte(proxy.URL)
+	return requests
+}
+
+func benchmarkContents(b *testing.B, store target.Store, requests *atomic.Int64, machines, each int) {
 	fillStore(b, store, machines, each)
 	runtime.GC()
 	b.ResetTimer()
 	h := watchHeap()
+	if requests != nil {
+		requests.Store(0)
+	}
 	for b.Loop() {
 		got, err := Contents(b.Context(), store, "default")
 		if err != nil {
@@ -130,4 +155,7 @@ func benchmarkContents(b *testing.B, store target.Store, machines, each int) {
 		}
 	}
 	b.ReportMetric(h.stop(), "MiB-heap")
+	if requests != nil {
+		b.ReportMetric(float64(requests.Load())/float64(b.N), "requests/op")
+	}
 }

@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -266,5 +270,27 @@ func TestContentsOfATargetThatIsAway(t *testing.T) {
 		if !strings.Contains(e.Hint, part) {
 			t.Errorf("%q is not in %s", part, e.Hint)
 		}
+	}
+
+	c.add(backupTarget("blobs", "azblob://container@core.windows.net/"))
+	_, err = c.Contents(t.Context(), "blobs")
+	if e := vmbackup.AsError(err, ""); e == nil || e.Reason != vmbackup.ReasonStorageUnsupported || !e.Preflight || !strings.Contains(e.Hint, "target sync blobs") {
+		t.Error(err)
+	}
+	// Once a node looks after it, the pod there is named, or how it is found.
+	owned := backupTarget("owned", "cifs://files.example.org/share")
+	owned.Status.OwnerID = "node-2"
+	c.add(owned)
+	_, err = c.Contents(t.Context(), "owned")
+	if e := vmbackup.AsError(err, ""); !strings.Contains(e.Hint, "$(kubectl get pods -n longhorn-system -l app=longhorn-manager --field-selector spec.nodeName=node-2 -o name)") ||
+		!strings.Contains(e.Hint, "/var/lib/longhorn-backupstore-mounts/files_example_org/share") {
+		t.Error(e.Hint)
+	}
+	if err := c.core.Tracker().Add(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: "longhorn-manager-x", Labels: map[string]string{"app": "longhorn-manager"}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Contents(t.Context(), "owned")
+	if e := vmbackup.AsError(err, ""); !strings.Contains(e.Hint, "kubectl exec -n longhorn-system longhorn-manager-x -c") {
+		t.Error(e.Hint)
 	}
 }

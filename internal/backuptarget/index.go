@@ -194,7 +194,7 @@ func readConfig(ctx context.Context, store target.Store, key string, limit int64
 		return "", err
 	}
 	if err := json.Unmarshal(content, into); err != nil {
-		return "no description by Longhorn: " + err.Error(), nil
+		return "no description by Longhorn: " + err.Error(), nil //nolint:nilerr // it is told, and hides nothing else
 	}
 	return "", nil
 }

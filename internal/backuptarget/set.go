@@ -175,11 +175,10 @@ func (t *Targets) planLonghorn(plan *vmbackup.TargetPlan, in *intent) {
 	}
 	bt := vmbackup.PlannedObject{Action: vmbackup.ActionUpdate, APIVersion: "longhorn.io/v1beta2", Kind: "BackupTarget", Namespace: kube.LonghornNamespace, Name: plan.Request.Name}
 	var notes []string
-	switch b := in.before; {
-	case b == nil:
+	if b := in.before; b == nil {
 		bt.Action = vmbackup.ActionCreate
 		notes = append(notes, "URL "+plan.URL)
-	default:
+	} else {
 		if b.Spec.BackupTargetURL != plan.Request.URL {
 			notes = append(notes, fmt.Sprintf("URL %s instead of %s", plan.URL, or(target.PlainURL(b.Spec.BackupTargetURL), "none")))
 		}

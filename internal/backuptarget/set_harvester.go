@@ -156,6 +156,12 @@ func (t *Targets) setByHarvester(ctx context.Context, plan *vmbackup.TargetPlan,
 	if err == nil {
 		_, err = t.syncLonghorn(ctx, bt)
 	}
+	if vmbackup.ReasonOf(err) == vmbackup.ReasonTargetUnavailable && ctx.Err() == nil {
+		// Harvester writes the URL before the keys: Longhorn may have tried in between.
+		if bt, err = t.read(ctx, plan.Request.Name); err == nil {
+			_, err = t.syncLonghorn(ctx, bt)
+		}
+	}
 	if err != nil {
 		return whileSet(err, plan.Request.Name)
 	}

@@ -100,8 +100,8 @@ func request(bt *longhornv1.BackupTarget) time.Time {
 }
 
 // awaitLonghorn waits until Longhorn has looked at the target and its volumes since bt
-// was read. A target that Longhorn cannot use is waited for, too: it may be a moment
-// until it can.
+// was read. A look that fails ends the wait: Longhorn takes its time for the next one.
+// One that failed before in the same words is not told from a new failure, and waited for.
 func (t *Targets) awaitLonghorn(ctx context.Context, bt *longhornv1.BackupTarget) (time.Time, error) {
 	lh := t.clients.Longhorn.LonghornV1beta2()
 	var synced time.Time
@@ -109,6 +109,9 @@ func (t *Targets) awaitLonghorn(ctx context.Context, bt *longhornv1.BackupTarget
 	err := kube.WaitFor(ctx, kube.One(lh.BackupTargets(kube.LonghornNamespace), bt.Name), "Longhorn to look at backup target "+bt.Name, func(now *longhornv1.BackupTarget) (bool, error) {
 		latest = now
 		synced = now.Status.LastSyncedAt.UTC()
+		if why := refusal(now); why != "" && why != refusal(bt) {
+			return false, unusable(now)
+		}
 		return now.Status.Available && now.Status.LastSyncedAt.After(bt.Status.LastSyncedAt.Time), nil
 	})
 	if err != nil {
@@ -135,8 +138,25 @@ func unsynced(err error, latest *longhornv1.BackupTarget) error {
 	if latest == nil || latest.Status.Available {
 		return vmbackup.AsError(err, vmbackup.ReasonTimeout).WithHint("Longhorn goes on; look again with: kubectl vmbackup target show")
 	}
-	return vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longhorn cannot use backup target %q (%s): %s", latest.Name, target.PlainURL(latest.Spec.BackupTargetURL), kube.Unavailable(latest)).
-		WithHint("see whether this machine can with: kubectl vmbackup target check %s; what Longhorn lists is kept as it was", latest.Name)
+	return unusable(latest)
+}
+
+// refusal is why Longhorn cannot use a target; empty when it can, or does not say.
+func refusal(bt *longhornv1.BackupTarget) string {
+	if bt.Status.Available {
+		return ""
+	}
+	for _, c := range bt.Status.Conditions {
+		if c.Type == longhornv1.BackupTargetConditionTypeUnavailable && c.Status == longhornv1.ConditionStatusTrue {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+func unusable(bt *longhornv1.BackupTarget) error {
+	return vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "Longhorn cannot use backup target %q (%s): %s", bt.Name, target.PlainURL(bt.Spec.BackupTargetURL), kube.Unavailable(bt)).
+		WithHint("see whether this machine can with: kubectl vmbackup target check %s; what Longhorn lists is kept as it was", bt.Name)
 }
 
 // syncHarvester has Harvester read the descriptions again.

@@ -94,8 +94,14 @@ func TestSyncFails(t *testing.T) {
 			bt.Status.Available = false
 			bt.Status.Conditions = []longhornv1.Condition{{Type: "Unavailable", Status: longhornv1.ConditionStatusTrue, Message: "no route"}}
 		})
-		_, err := c.Sync(soon(t), "default")
-		if vmbackup.ReasonOf(err) != vmbackup.ReasonTargetUnavailable || !strings.Contains(err.Error(), "no route") {
+		// It is told at once, and when it fails again in the same words, at the deadline.
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		_, err := c.Sync(ctx, "default")
+		if vmbackup.ReasonOf(err) != vmbackup.ReasonTargetUnavailable || !strings.Contains(err.Error(), "no route") || ctx.Err() != nil {
+			t.Error(err, ctx.Err())
+		}
+		if _, err := c.Sync(soon(t), "default"); vmbackup.ReasonOf(err) != vmbackup.ReasonTargetUnavailable || !strings.Contains(err.Error(), "no route") {
 			t.Error(err)
 		}
 	})

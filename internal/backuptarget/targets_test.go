@@ -84,6 +84,13 @@ func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
 	return c
 }
 
+// answer writes an object.
+func (c *cluster) answer(w io.Writer, object any) {
+	if err := json.NewEncoder(w).Encode(object); err != nil {
+		c.t.Log(err) // the client has gone
+	}
+}
+
 // ServeHTTP is the API of Harvester's settings.
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
@@ -91,7 +98,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	fail := func(code int, reason metav1.StatusReason) {
 		w.WriteHeader(code)
-		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Reason: reason, Code: int32(code)})
+		c.answer(w, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Reason: reason, Code: int32(code)})
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/apis/harvesterhci.io/v1beta1/")
 	switch {
@@ -104,11 +111,11 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPatch:
 		c.patch(w, r, fail)
 	case path == "settings":
-		_ = json.NewEncoder(w).Encode(harvester.SettingList{ListMeta: metav1.ListMeta{ResourceVersion: c.setting.ResourceVersion}, Items: []harvester.Setting{*c.setting}})
+		c.answer(w, harvester.SettingList{ListMeta: metav1.ListMeta{ResourceVersion: c.setting.ResourceVersion}, Items: []harvester.Setting{*c.setting}})
 	case path == "settings/"+harvester.BackupTargetSetting:
-		_ = json.NewEncoder(w).Encode(c.setting)
+		c.answer(w, c.setting)
 	default:
-		_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{}, "items": []any{}})
+		c.answer(w, map[string]any{"metadata": map[string]any{}, "items": []any{}})
 	}
 }
 
@@ -118,7 +125,7 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request) {
 	for sent := r.URL.Query().Get("resourceVersion"); r.Context().Err() == nil; {
 		if c.setting.ResourceVersion != sent {
 			sent = c.setting.ResourceVersion
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": c.setting})
+			c.answer(w, map[string]any{"type": "MODIFIED", "object": c.setting})
 		}
 		if f, ok := w.(http.Flusher); ok {
 			f.Flush()
@@ -157,7 +164,7 @@ func (c *cluster) patch(w http.ResponseWriter, r *http.Request, fail func(int, m
 	}
 	next.ResourceVersion += "0"
 	c.setting = next
-	_ = json.NewEncoder(w).Encode(c.setting)
+	c.answer(w, c.setting)
 	if c.patched != nil {
 		answer := *next
 		answer.Annotations = maps.Clone(next.Annotations)

@@ -96,7 +96,7 @@ func (o *targetCheckOptions) execute(ctx context.Context) error {
 
 func (o *targetCheckOptions) run(ctx context.Context) (*vmbackup.TargetCheck, error) {
 	if o.url != "" {
-		store, err := o.namedTarget.open(o.globals)
+		store, err := o.open(o.globals)
 		if err != nil {
 			return nil, err
 		}

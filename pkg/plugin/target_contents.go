@@ -93,7 +93,7 @@ func (o *targetContentsOptions) execute(ctx context.Context) error {
 
 func (o *targetContentsOptions) read(ctx context.Context) (*vmbackup.TargetContents, error) {
 	if o.url != "" {
-		store, err := o.namedTarget.open(o.globals)
+		store, err := o.open(o.globals)
 		if err != nil {
 			return nil, err
 		}

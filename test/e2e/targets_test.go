@@ -8,6 +8,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,8 +76,38 @@ func (s *suite) testTargets(t *testing.T) {
 	// Longhorn takes a URL once only.
 	s.refused(t, []string{name}, "target", "set", name+"-b", url, "--credentials", file)
 
+	s.testWrongKeys(t, name, url, file, keys)
 	s.testFoundByLonghorn(t, name, url, keys)
 	s.testHidden(t, name, url, file)
+}
+
+// testWrongKeys gives the target keys that the server refuses: that is seen before
+// anything is changed, or, unproved, told by Longhorn at once.
+func (s *suite) testWrongKeys(t *testing.T, name, url, file string, keys map[string]string) {
+	t.Helper()
+	wrong := maps.Clone(keys)
+	wrong["AWS_SECRET_ACCESS_KEY"] = "not-the-right-one"
+	content, err := json.Marshal(wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "wrong.json")
+	if err := os.WriteFile(bad, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.refused(t, []string{"nothing was changed", "AWS_SECRET_ACCESS_KEY"}, "target", "set", name, url, "--credentials", bad)
+	began := time.Now()
+	got := s.run(t, "target", "set", name, url, "--credentials", bad, "--skip-check", "--timeout", "60s")
+	if got.code != 1 || !strings.Contains(got.stderr, "is set, but Longhorn cannot use") || strings.Contains(got.stdout+got.stderr, "not-the-right-one") {
+		t.Errorf("wrong keys, unproved: %s", got)
+	}
+	if took := time.Since(began); took > 45*time.Second {
+		t.Errorf("Longhorn's refusal was told after %s", took)
+	}
+	if got := s.run(t, "target", "check", name); got.code != 1 || !strings.Contains(got.stdout, "cannot use it") {
+		t.Errorf("check with wrong keys: %s", got)
+	}
+	s.want(t, 0, "target", "set", name, url, "--credentials", file)
 }
 
 // testFoundByLonghorn puts what another cluster would have written on the target.
