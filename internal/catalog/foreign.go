@@ -151,10 +151,11 @@ func together[O, F any](ctx context.Context, own func(context.Context, func(O) e
 
 // withoutPoorer leaves the backups out of which the tool's own file is on the
 // target: foreign controllers find a backup there that the tool has made, and
-// their view of it lacks what only that file holds.
+// their view of it lacks what only that file holds. One that they have made in this
+// cluster, for the tool, stays: its object is the record.
 func (l *listing) withoutPoorer(cluster []*found) []*found {
 	return slices.DeleteFunc(cluster, func(f *found) bool {
-		return f.foreign && slices.ContainsFunc(l.files[f.backup().Ref()], func(o target.Object) bool {
+		return f.foreign && f.backup().Status.SourceUID == "" && slices.ContainsFunc(l.files[f.backup().Ref()], func(o target.Object) bool {
 			kind, _, _ := metadata.ParseKey(o.Key)
 			return kind == metadata.FileRecord
 		})
@@ -174,6 +175,9 @@ func (c *Catalog) richer(ctx context.Context, record *metadata.Record, source vm
 	own, err := readFile(ctx, store, metadata.RecordKey(record.Backup.Ref()))
 	if err != nil || own.Backup.Ref() != record.Backup.Ref() {
 		return record
+	}
+	if record.Operation != "" && record.Operation == own.Operation {
+		return withFile(record, own)
 	}
 	observe(ctx, store, &own.Backup)
 	return own

@@ -17,8 +17,9 @@ import (
 // and a backup that has just begun, has the view alone.
 func (b *VirtualMachineBackup) Record(e Evidence) (*metadata.Record, error) {
 	view := b.View(e)
+	operation := b.Annotations[AnnotationOperation]
 	if view.Spec.Type == vmbackup.TypeSnapshot || b.Status.SourceSpec == nil {
-		return &metadata.Record{Backup: *view}, nil
+		return &metadata.Record{Backup: *view, Operation: operation}, nil
 	}
 	volumes := each(b.Status.VolumeBackups, VolumeBackup.copied)
 	for i := range volumes {
@@ -41,7 +42,7 @@ func (b *VirtualMachineBackup) Record(e Evidence) (*metadata.Record, error) {
 	}
 	record.Backup.Status.Volumes = merged(record.Backup.Status.Volumes, view.Status.Volumes)
 	view.Status.Volumes = record.Backup.Status.Volumes
-	record.Backup = *view
+	record.Backup, record.Operation = *view, operation
 	return record, nil
 }
 

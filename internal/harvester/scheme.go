@@ -7,6 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
 // Group is the API group of Harvester.
@@ -37,6 +39,20 @@ const (
 	LastRestoreAnnotation = "restore.harvesterhci.io/last-restore-uid"
 	// ClaimTemplatesAnnotation lists the machine's claims as JSON.
 	ClaimTemplatesAnnotation = "harvesterhci.io/volumeClaimTemplates"
+)
+
+// What the tool notes on a VirtualMachineBackup that it makes, for what the object
+// cannot say.
+const (
+	// AnnotationOperation is the token of the operation. An object without it was not
+	// made by the tool.
+	AnnotationOperation = vmbackup.Group + "/operation"
+	// AnnotationVersion is the version of the tool.
+	AnnotationVersion = vmbackup.Group + "/version"
+	// AnnotationQuiesce is the quiesce policy that was asked for.
+	AnnotationQuiesce = vmbackup.Group + "/quiesce"
+	// AnnotationConsistency is what the backup promises of the disks' content.
+	AnnotationConsistency = vmbackup.Group + "/consistency"
 )
 
 // Kinds, for references between objects.

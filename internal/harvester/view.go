@@ -48,6 +48,7 @@ func (b *VirtualMachineBackup) View(e Evidence) *vmbackup.Backup {
 	v.Spec = vmbackup.BackupSpec{VM: b.Spec.Source.Name, Type: vmbackup.BackupType(cmp.Or(b.Spec.Type, TypeBackup))}
 	s := &v.Status
 	s.Engine, s.FoundOn = vmbackup.EngineHarvester, string(vmbackup.SourceCluster)
+	b.noted(v)
 	if b.Status.SourceSpec != nil {
 		v.Metadata.Labels = maps.Clone(b.Status.SourceSpec.ObjectMeta.Labels)
 	}
@@ -94,6 +95,19 @@ func (b *VirtualMachineBackup) lasts(now time.Time) bool {
 	ready, _ := FindCondition(b.Status.Conditions, ConditionReady)
 	since, err := time.Parse(time.RFC3339, ready.LastUpdateTime)
 	return now.IsZero() || err != nil || now.Sub(since) >= unnamedFor
+}
+
+// noted takes over what the tool has noted on an object that it has made. Anybody may
+// have written there: what is none of the known words is left.
+func (b *VirtualMachineBackup) noted(v *vmbackup.Backup) {
+	switch q := vmbackup.Quiesce(b.Annotations[AnnotationQuiesce]); q {
+	case vmbackup.QuiesceAuto, vmbackup.QuiesceRequire, vmbackup.QuiesceSkip:
+		v.Spec.Quiesce = q
+	}
+	switch c := vmbackup.Consistency(b.Annotations[AnnotationConsistency]); c {
+	case vmbackup.ConsistencyApplication, vmbackup.ConsistencyCrash, vmbackup.ConsistencyOffline:
+		v.Status.Consistency = c
+	}
 }
 
 // parts collects what speaks against Ready.

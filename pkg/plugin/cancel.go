@@ -33,7 +33,8 @@ Nothing else is touched. The machine of a restore in place runs again as it did.
 It is too late once a restored machine was started or has its restored disks in
 place: its guest may have written to them. What can be done then is said.
 
-The operation is listed as Canceled until 'delete' removes its record. A
+The operation is listed as Canceled until 'delete' removes its record; of a
+backup that Harvester makes nothing stays, not even that. A
 cancellation that was interrupted is finished by the same command.`,
 		Example: `
 # Give up a backup that takes too long

@@ -28,6 +28,12 @@ backup Ready only when it has seen every part on the backup target.
 Ending the command early (Ctrl-C, --timeout, --wait=false) ends the waiting, not
 the upload: 'kubectl vmbackup resume' takes the backup to its end.
 
+On Harvester the work is left to its own controllers, and the backup is one of
+Harvester's, in its UI too. What they cannot do is done without them, and a
+warning says why: a freeze that lasts until every snapshot is cut
+(--quiesce require), another --target, disks that they would leave out.
+--engine decides otherwise.
+
 Several machines are backed up side by side, and one that fails stops no other:
 the exit code is 3 when some of them are done.`
 

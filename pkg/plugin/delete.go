@@ -44,7 +44,10 @@ stopped.
 Before anything is removed, the backup is looked for on the target: against an
 empty target, or another one, nothing is deleted. That the data is gone is then
 seen there too. Blocks that other backups share stay. A deletion that was
-interrupted is finished by the same command.`,
+interrupted is finished by the same command.
+
+Harvester removes the data of a backup that it keeps with its object: --keep-data
+is refused there.`,
 		Example: `
 # Delete a backup, after it was shown and confirmed
 kubectl vmbackup delete web-20260102-030405

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/router"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -158,7 +159,7 @@ func (g *globals) imageCommand(verb, namespace string, words ...string) string {
 	if v := g.config.KubeConfig; v != nil && *v != "" {
 		line = append(line, "--kubeconfig", *v)
 	}
-	if g.engine != engineAuto {
+	if g.engine != router.Auto {
 		line = append(line, "--engine", g.engine)
 	}
 	for i, w := range line {

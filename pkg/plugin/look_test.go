@@ -44,7 +44,7 @@ func TestCompletion(t *testing.T) {
 		"create --dry-run=|":        {"none", "client", "server"},
 		"create --progress |":       {"auto", "tty", "plain", "json", "none"},
 		"create --color |":          {"auto", "always", "never"},
-		"create --engine |":         {"auto", "direct"},
+		"create --engine |":         {"auto", "harvester", "direct"},
 		"completion z|":             {"zsh"},
 		"version -o |":              {"json", "yaml"},
 	}

@@ -11,6 +11,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/router"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -124,12 +126,12 @@ func (g *globals) newRoot() *cobra.Command {
 
 	flags := cmd.PersistentFlags()
 	g.config.AddFlags(flags)
-	flags.StringVar(&g.engine, "engine", engineAuto, "Who does the work: auto|direct")
+	flags.StringVar(&g.engine, "engine", router.Auto, "Who makes what is new: "+strings.Join(router.Choices(), "|")+". auto leaves it to Harvester's controllers where they can do it")
 	flags.StringVar(&g.color, "color", string(render.ColourAuto), "Color the output: "+strings.Join(render.ColourModes(), "|")+". NO_COLOR is honored")
 	flags.StringVar(&g.progress, "progress", string(render.ProgressAuto),
 		"How progress is shown on the error stream: "+strings.Join(render.ProgressModes(), "|")+". json is one event a line")
 	addVerbosity(flags)
-	fixed(cmd, "engine", engineAuto, vmbackup.EngineDirect)
+	fixed(cmd, "engine", router.Choices()...)
 	fixed(cmd, "color", render.ColourModes()...)
 	fixed(cmd, "progress", render.ProgressModes()...)
 	must(cmd.RegisterFlagCompletionFunc("namespace", g.completeNamespaces))
@@ -157,15 +159,10 @@ func (g *globals) newRoot() *cobra.Command {
 	return cmd
 }
 
-// engineAuto is the value of --engine that leaves the choice to the tool.
-const engineAuto = "auto"
-
 // validate refuses wrong values of the flags of all commands before anything is done.
 func (g *globals) validate() error {
-	switch g.engine {
-	case engineAuto, vmbackup.EngineDirect:
-	default:
-		return invalid("--engine %q is neither %s nor %s", g.engine, engineAuto, vmbackup.EngineDirect)
+	if !slices.Contains(router.Choices(), g.engine) {
+		return invalid("--engine %q is none of %s", g.engine, strings.Join(router.Choices(), ", "))
 	}
 	if _, err := render.ParseColourMode(g.color); err != nil {
 		return invalid("%v", err)

@@ -155,7 +155,7 @@ func TestUsageErrors(t *testing.T) {
 		"create web -o custom-columns":            "custom-columns",
 		"create web --progress loud":              `--progress "loud" is none of auto, tty, plain, json, none`,
 		"create web --color pink":                 `--color "pink" is none of auto, always, never`,
-		"create web --engine steam":               `--engine "steam" is neither auto nor direct`,
+		"create web --engine steam":               `--engine "steam" is none of auto, harvester, direct`,
 		"restore":                                 "the name of the backup to restore is missing",
 		"restore a b":                             "accepts 1 arg(s), received 2",
 		"restore a/b/c":                           `"a/b/c" is neither NAME nor NAMESPACE/NAME`,

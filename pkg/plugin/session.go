@@ -13,6 +13,9 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/internal/backuptarget"
 	"github.com/vmbackup/kubectl-vmbackup/internal/catalog"
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/harvester"
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/router"
+	hv "github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/image"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
@@ -67,10 +70,12 @@ func (g *globals) newSession(targetName string) (*session, error) {
 		targetName = vmbackup.DefaultTarget
 	}
 	found := catalog.New(store, catalog.Target{Name: targetName, Open: open}, direct.DecodeRestore).With(catalog.Harvester(clients))
+	own := direct.New(clients, store, found, open, g.clock)
+	theirs := harvester.New(clients, own, found, open, g.clock, g.build.Version)
 	return &session{
 		namespace: namespace, cluster: kubeCluster{clients}, catalog: found,
 		images:  image.New(clients, open, g.engine, g.clock),
-		engine:  direct.New(clients, store, found, open, g.clock),
+		engine:  router.New(own, theirs, g.engine, clients.Lookup, hv.NewDetector(clients.Core.Discovery(), clients.Harvester.Settings()).Detect),
 		targets: backuptarget.New(clients, g.clock, target.Open),
 
 		scheduler: schedule.New(clients, catalog.Harvester(clients), g.clock),

@@ -15,11 +15,11 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// ownDeletion refuses to delete what Harvester's controllers keep in this cluster:
-// they remove the data themselves when their object is deleted, and would call a
-// backup damaged whose data is taken from under it.
+// ownDeletion refuses to delete what Harvester's controllers keep in this cluster,
+// which is the other engine's matter: they remove the data themselves when their
+// object is deleted, and would call a backup damaged whose data is taken from under it.
 func ownDeletion(b *vmbackup.Backup) error {
-	if b.Status.Engine != vmbackup.EngineHarvester {
+	if b.Status.Engine != vmbackup.EngineHarvester || b.Status.FoundOn == string(vmbackup.SourceTarget) {
 		return nil
 	}
 	return vmbackup.Errorf(vmbackup.ReasonConflict, "backup %s is kept by Harvester, which removes its data with its object; nothing was deleted", b.Ref()).

@@ -8,8 +8,15 @@ package harvester
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
+	hv "github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -18,13 +25,8 @@ import (
 
 // Annotations on Harvester's objects, for what they cannot hold themselves.
 const (
-	// AnnotationOperation carries the operation's token. An object without it was
-	// not made by the tool.
-	AnnotationOperation = vmbackup.Group + "/operation"
-	// AnnotationVersion carries the version of the tool that has made the object.
-	AnnotationVersion = vmbackup.Group + "/version"
-	// AnnotationQuiesce carries the quiesce policy that was asked for.
-	AnnotationQuiesce = vmbackup.Group + "/quiesce"
+	AnnotationOperation = hv.AnnotationOperation
+	AnnotationVersion   = hv.AnnotationVersion
 )
 
 // Records finds backups, wherever they lie.
@@ -49,6 +51,9 @@ type Engine struct {
 	clock   vmbackup.Clock
 	// version is that of the tool, noted on what it makes.
 	version string
+	// started are the backups that this engine has just started, by operation: the run
+	// that follows need not read their machines again.
+	started sync.Map
 }
 
 // New makes an engine that works with the rights of clients.
@@ -58,6 +63,24 @@ func New(clients *kube.Clients, other *direct.Engine, records Records, open Open
 
 // Name is "harvester".
 func (e *Engine) Name() string { return vmbackup.EngineHarvester }
+
+// Recorded reports whether Harvester keeps a backup of that name. In a cluster
+// without Harvester it keeps none.
+func (e *Engine) Recorded(ctx context.Context, ref vmbackup.Ref) (bool, error) {
+	_, err := e.clients.Harvester.Backups(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, kube.Error(err, "read", what(ref))
+}
+
+// newOperation makes the token of an operation: 12 hex digits.
+func newOperation() string {
+	token := make([]byte, 6)
+	// Read never fails (crypto/rand).
+	_, _ = rand.Read(token)
+	return hex.EncodeToString(token)
+}
 
 // sinkOf returns the sink of the options, never nil.
 func sinkOf(opts vmbackup.RunOptions) vmbackup.Sink {
