@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,6 +52,9 @@ type Engine struct {
 	clock   vmbackup.Clock
 	// version is that of the tool, noted on what it makes.
 	version string
+	// settleAfter is how long a view that is not Ready has to last before it is
+	// believed, and failAfter the same for an error that Harvester may get over.
+	settleAfter, failAfter time.Duration
 	// started are the backups that this engine has just started, by operation: the run
 	// that follows need not read their machines again.
 	started sync.Map
@@ -58,7 +62,10 @@ type Engine struct {
 
 // New makes an engine that works with the rights of clients.
 func New(clients *kube.Clients, other *direct.Engine, records Records, open OpenTarget, clock vmbackup.Clock, version string) *Engine {
-	return &Engine{clients: clients, direct: other, records: records, open: open, clock: clock, version: version}
+	return &Engine{
+		clients: clients, direct: other, records: records, open: open, clock: clock, version: version,
+		settleAfter: settleAfter, failAfter: failAfter,
+	}
 }
 
 // Name is "harvester".

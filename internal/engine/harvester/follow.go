@@ -106,10 +106,10 @@ func (e *Engine) follow(ctx context.Context, ref vmbackup.Ref, changed func(seen
 		if s.backup.Status.Error != nil {
 			state += s.backup.Status.Error.Message
 		}
-		limit := patienceFor(s.backup)
+		limit := e.patienceFor(s.backup)
 		if state != last {
 			last, settled = state, false
-			lasts.Reset(max(limit, 0))
+			lasts.Reset(limit)
 		}
 		s.settled = s.backup.Status.Phase == vmbackup.PhaseReady || s.backup.Status.Phase != vmbackup.PhaseRunning && (settled || s.unseen)
 		if done, err := changed(s); done || err != nil || s.settled {
@@ -119,14 +119,14 @@ func (e *Engine) follow(ctx context.Context, ref vmbackup.Ref, changed func(seen
 }
 
 // patienceFor is how long a view has to last before it counts.
-func patienceFor(b *vmbackup.Backup) time.Duration {
+func (e *Engine) patienceFor(b *vmbackup.Backup) time.Duration {
 	switch b.Status.Phase {
 	case vmbackup.PhaseRunning:
 		return 365 * 24 * time.Hour
 	case vmbackup.PhaseFailed:
-		return failAfter
+		return e.failAfter
 	}
-	return settleAfter
+	return e.settleAfter
 }
 
 // deleted is the end of a run whose backup somebody deletes.
