@@ -204,9 +204,13 @@ func or(text, otherwise string) string {
 	return text
 }
 
+// samePlace reports whether two URLs differ in mount options at most, to which Longhorn
+// adds its own.
+func samePlace(a, b string) bool { return target.PlainURL(a) == target.PlainURL(b) }
+
 // hides warns of backups that go out of sight, and refuses while uploads run.
 func (t *Targets) hides(ctx context.Context, plan *vmbackup.TargetPlan, in *intent) error {
-	if in.before == nil || in.before.Spec.BackupTargetURL == "" || in.before.Spec.BackupTargetURL == plan.Request.URL {
+	if in.before == nil || in.before.Spec.BackupTargetURL == "" || samePlace(in.before.Spec.BackupTargetURL, plan.Request.URL) {
 		return nil
 	}
 	list, err := t.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace).List(ctx, metav1.ListOptions{LabelSelector: targetLabel + "=" + in.before.Name})

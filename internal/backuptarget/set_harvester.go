@@ -40,7 +40,7 @@ func (t *Targets) planHarvester(plan *vmbackup.TargetPlan, in *intent) error {
 		return err
 	}
 	now := in.platform.target
-	same := now != nil && *now == value.Target && in.platform.view.State == vmbackup.StateReady && in.before != nil && in.before.Spec.BackupTargetURL == value.URL()
+	same := now != nil && *now == value.Target && in.platform.view.State == vmbackup.StateReady && in.before != nil && samePlace(in.before.Spec.BackupTargetURL, value.URL())
 	if same && plan.Request.Credentials == nil && plan.Request.CredentialSecret == "" {
 		plan.Unchanged = true
 	}
@@ -151,7 +151,7 @@ func (t *Targets) setByHarvester(ctx context.Context, plan *vmbackup.TargetPlan,
 	var bt *longhornv1.BackupTarget
 	err = kube.WaitFor(ctx, kube.One(lh, plan.Request.Name), "Harvester to give Longhorn the URL of backup target "+plan.Request.Name, func(now *longhornv1.BackupTarget) (bool, error) {
 		bt = now
-		return now.Spec.BackupTargetURL == expected, nil
+		return samePlace(now.Spec.BackupTargetURL, expected), nil
 	})
 	if err == nil {
 		_, err = t.syncLonghorn(ctx, bt)

@@ -191,6 +191,19 @@ func TestSetRefuses(t *testing.T) {
 	}
 }
 
+// TestSetOptions changes mount options alone, which hides nothing.
+func TestSetOptions(t *testing.T) {
+	share := backupTarget("default", "nfs://10.0.0.5:/export?nfsOptions=rw%2Csoft%2Ctimeo%3D300%2Cretry%3D2")
+	share.Spec.CredentialSecret = ""
+	c := newCluster(t, share, longhornBackup("b1", "default", "v1", longhornv1.BackupStateCompleted))
+	c.longhornLooks(available)
+	req := setRequest("default", "nfs://10.0.0.5:/export?nfsOptions=rw")
+	req.SkipCheck = true
+	if plan, _, err := c.set(t.Context(), req); err != nil || plan.Hides != nil || plan.Unchanged {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}
+
 func TestSetIsNotOverrun(t *testing.T) {
 	c := newCluster(t, backupTarget("default", "s3://bucket@region/"), secret("default-keys"))
 	plan, err := c.PlanSet(t.Context(), setRequest("default", "s3://next@region/"))
