@@ -82,6 +82,12 @@ bench: build sandbox-build ## measure against the goals; prints a table, writes 
 	hack/kubectl.sh
 	$(GO_STATIC) run ./bench -json bin/bench.json
 
+.PHONY: bench-harvester
+bench-harvester: build sandbox ## measure beside Harvester's own controllers, which it builds: both engines, and a listing of thousands
+	hack/kubectl.sh
+	bin/sandbox build --profile harvester
+	$(GO_STATIC) run ./bench -only harvester -json bin/bench-harvester.json
+
 ##@ Generate
 
 .PHONY: generate

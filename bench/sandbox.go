@@ -26,7 +26,8 @@ const sandboxName = "bench"
 
 // sandbox is a running sandbox of the benchmark's own.
 type sandbox struct {
-	program    string
+	program, name string
+
 	progress   io.Writer
 	kubeconfig string
 	config     *rest.Config
@@ -35,7 +36,7 @@ type sandbox struct {
 // measureSandbox starts a sandbox, measures it and the backups on it, and stops it.
 func measureSandbox(ctx context.Context, progress io.Writer, p *programs, r *report) (err error) {
 	began := time.Now()
-	s := &sandbox{program: p.sandbox, progress: progress}
+	s := &sandbox{program: p.sandbox, name: sandboxName, progress: progress}
 	// A sandbox that is half up must go too; it outlives an interrupt for that long.
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
@@ -60,7 +61,7 @@ func measureSandbox(ctx context.Context, progress io.Writer, p *programs, r *rep
 
 // run calls the sandbox program and returns what it printed.
 func (s *sandbox) run(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, s.program, append([]string{"--name", sandboxName}, args...)...)
+	cmd := exec.CommandContext(ctx, s.program, append([]string{"--name", s.name}, args...)...)
 	cmd.Stderr = s.progress
 	output, err := cmd.Output()
 	if err != nil {

@@ -117,7 +117,7 @@ func (s *suite) testHarvesterShown(t *testing.T, m machine) {
 		}
 	}
 	described := s.want(t, 0, "describe", "theirs", "-n", m.namespace)
-	for _, word := range []string{"theirs", "harvester", "root", "data", "harvester/vmbackups/" + m.namespace + "/theirs.cfg"} {
+	for _, word := range []string{"theirs", "harvester", "one second before it asks for each volume's snapshot", "root", "data", "harvester/vmbackups/" + m.namespace + "/theirs.cfg"} {
 		if !strings.Contains(described.stdout, word) {
 			t.Errorf("does not say %q: %s", word, described)
 		}
@@ -173,13 +173,18 @@ func (s *suite) testFoundByHarvester(t *testing.T, m machine, sums map[string]st
 			"target": map[string]any{"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "by-harvester"},
 		},
 	})
-	s.wait(t, harvesterRestores, m.namespace, "by-harvester", "complete", func(o *unstructured.Unstructured) bool {
-		if o == nil {
-			return false
+	shown := s.restore(t, 0, "watch", "restore/by-harvester", "-n", m.namespace)
+	if shown.Status.Phase != vmbackup.PhaseReady || shown.Status.Engine != vmbackup.EngineHarvester || shown.Status.VM != m.namespace+"/by-harvester" {
+		t.Errorf("%+v", shown)
+	}
+	for _, v := range shown.Status.Volumes {
+		if v.State != vmbackup.StateReady || v.LonghornVolume == "" || !strings.HasPrefix(v.SnapshotHandle, "bak://") || v.SourcePVC != m.claim(v.Name) {
+			t.Errorf("volume %+v", v)
 		}
-		complete, _, err := unstructured.NestedBool(o.Object, "status", "complete")
-		return err == nil && complete
-	})
+	}
+	if got := s.want(t, 0, "list", "restores", "-n", m.namespace, "-o", "jsonpath={.items[*].metadata.name} {.items[*].status.phase}"); got.stdout != "by-harvester Ready" {
+		t.Errorf("%s", got)
+	}
 	restore, err := s.in(harvesterRestores, m.namespace).Get(t.Context(), "by-harvester", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
