@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -30,7 +31,7 @@ func TestRecordOfWhatControllersWrote(t *testing.T) {
 		TargetName: "default", Backups: map[string]*longhornv1.Backup{},
 	}
 	for _, v := range b.Status.VolumeBackups {
-		l := &longhornv1.Backup{Status: longhornv1.BackupStatus{State: longhornv1.BackupStateCompleted}}
+		l := &longhornv1.Backup{Status: longhornv1.BackupStatus{State: longhornv1.BackupStateCompleted, LastSyncedAt: metav1.Now()}}
 		l.Name = *v.LonghornBackupName
 		e.Backups[l.Name] = l
 	}

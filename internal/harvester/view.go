@@ -308,6 +308,9 @@ func (b *VolumeBackup) uploaded(v *vmbackup.BackupVolume, e Evidence, p *parts) 
 	case longhorn.BeingDeleted(backup):
 		v.State, v.Message = vmbackup.StateFailed, "its Longhorn backup is being deleted"
 		p.missing = append(p.missing, fmt.Sprintf("volume %s: Longhorn's backup %s is being deleted with its data", v.Name, backup.Name))
+	case state == longhornv1.BackupStateCompleted && backup.Status.LastSyncedAt.IsZero() && backup.Status.NewlyUploadedDataSize == "":
+		v.State, v.Progress, v.Message = vmbackup.StateRunning, 100, ""
+		p.running = append(p.running, fmt.Sprintf("volume %s: Longhorn has yet to read back from the target what it wrote", v.Name))
 	case state == longhornv1.BackupStateCompleted:
 		v.State, v.Progress, v.Message = vmbackup.StateReady, 100, ""
 	case longhorn.UploadFailed(backup):

@@ -113,6 +113,10 @@ func TestViewIsHonest(t *testing.T) {
 				e.Backups["backup-2"].Status.State, e.Backups["backup-2"].Status.Progress = longhornv1.BackupStateInProgress, 40
 			}, vmbackup.PhaseRunning, "volume data is at 40 %",
 		},
+		"an upload is not read back yet": {
+			func(_ *VirtualMachineBackup, e *Evidence) { e.Backups["backup-2"].Status.NewlyUploadedDataSize = "" },
+			vmbackup.PhaseRunning, "volume data: Longhorn has yet to read back",
+		},
 		"an upload failed": {
 			func(_ *VirtualMachineBackup, e *Evidence) {
 				e.Backups["backup-2"].Status.State, e.Backups["backup-2"].Status.Error = longhornv1.BackupStateError, "no space"
