@@ -17,9 +17,7 @@ import (
 
 // The kinds that a listing of Harvester's backups reads.
 var (
-	//nolint:gochecknoglobals // names of kinds, never changed
-	vmBackups = schema.GroupVersionResource{Group: "harvesterhci.io", Version: "v1beta1", Resource: "virtualmachinebackups"}
-	//nolint:gochecknoglobals // as above
+	vmBackups       = schema.GroupVersionResource{Group: "harvesterhci.io", Version: "v1beta1", Resource: "virtualmachinebackups"}
 	longhornBackups = schema.GroupVersionResource{Group: "longhorn.io", Version: "v1beta2", Resource: "backups"}
 )
 

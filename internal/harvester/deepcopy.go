@@ -34,10 +34,10 @@ func (b *VirtualMachineBackup) DeepCopyObject() runtime.Object {
 }
 
 // DeepCopyObject implements runtime.Object.
-func (o *VirtualMachineRestore) DeepCopyObject() runtime.Object {
-	c := *o
-	o.DeepCopyInto(&c.ObjectMeta)
-	c.Spec.Target.APIGroup = pointer(o.Spec.Target.APIGroup)
+func (r *VirtualMachineRestore) DeepCopyObject() runtime.Object {
+	c := *r
+	r.DeepCopyInto(&c.ObjectMeta)
+	c.Spec.Target.APIGroup = pointer(r.Spec.Target.APIGroup)
 	s := &c.Status
 	s.VolumeRestores = each(s.VolumeRestores, VolumeRestore.copied)
 	s.RestoreTime = s.RestoreTime.DeepCopy()
