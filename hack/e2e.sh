@@ -20,9 +20,7 @@ failed=0
 # Tests that need Harvester built are for whoever has built it; here they never skip.
 export SANDBOX_HARVESTER=1
 mapfile -t packages < <(git grep -lE '^//go:build e2e' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
-if [ ${#packages[@]} -gt 0 ]; then
-  go test -tags e2e -count=1 -v -timeout 40m -parallel 6 "$@" "${packages[@]}" 2>&1 | tee "$output" || failed=1
-e2e() { go test -tags e2e -count=1 -v -timeout 40m -parallel 4 "$@" "${packages[@]}"; }
+e2e() { go test -tags e2e -count=1 -v -timeout 40m -parallel 6 "$@" "${packages[@]}"; }
 
 # Most of the time is waiting for controllers: all sets run side by side, and more
 # tests at once than cores.
