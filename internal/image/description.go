@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
@@ -122,6 +123,43 @@ func (i *Images) descriptionOf(ctx context.Context, image *vmbackup.Image, targe
 		}
 	}
 	return d, nil
+}
+
+// Describe writes the description of the image that a backing image holds, which is on
+// the target, unless Harvester does. One that belongs to no namespace has none.
+func (i *Images) Describe(ctx context.Context, backing, targetName string) error {
+	bi, err := i.clients.Longhorn.LonghornV1beta2().BackingImages(kube.LonghornNamespace).Get(ctx, backing, metav1.GetOptions{})
+	if err != nil {
+		return kube.Error(err, "read", "Longhorn BackingImage "+backing)
+	}
+	ref := refOf(bi)
+	if ref.Namespace == "" {
+		return nil
+	}
+	_, err = i.clients.Harvester.Images(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	if err == nil || apierrors.IsForbidden(err) {
+		return nil // Harvester's, as far as the user may know
+	}
+	if !apierrors.IsNotFound(err) {
+		return kube.Error(err, "read", "VirtualMachineImage "+ref.String())
+	}
+	image := (&inventory{}).backingView(bi)
+	class, err := i.clients.Core.StorageV1().StorageClasses().Get(ctx, ClassName(ref.Name), metav1.GetOptions{})
+	if err == nil && class.Parameters[parameterImage] == backing {
+		image.Status.StorageClass = class.Name
+	}
+	return i.describe(ctx, image, targetName)
+}
+
+// descriptionKeys are the keys of the descriptions of images on a target.
+func (i *Images) descriptionKeys(ctx context.Context, store target.Store) (keys []string, err error) {
+	err = store.List(ctx, metadata.HarvesterImagePrefix, func(o target.Object) error {
+		if kind, _, ok := metadata.ParseKey(o.Key); ok && kind == metadata.FileHarvesterImage {
+			keys = append(keys, o.Key)
+		}
+		return nil
+	})
+	return keys, err
 }
 
 // backupURL names the backup of a backing image on a target, as Longhorn writes it.

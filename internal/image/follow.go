@@ -26,7 +26,7 @@ const stepImport = "import"
 // its import has.
 func (i *Images) follow(ctx context.Context, c *creation, events *flow.Events) error {
 	if c.byHarvester {
-		return i.followVMImage(ctx, c, events)
+		return i.followVMImage(ctx, c, stepImport, events)
 	}
 	return i.FollowBacking(ctx, c.backing, stepImport, events)
 }
@@ -73,7 +73,7 @@ func tell(view *vmbackup.Image, step string, events *flow.Events, told map[strin
 
 // followVMImage waits until Harvester says that its image is imported and a replica
 // of its backing image is ready, or that it has given up.
-func (i *Images) followVMImage(ctx context.Context, c *creation, events *flow.Events) error {
+func (i *Images) followVMImage(ctx context.Context, c *creation, step string, events *flow.Events) error {
 	told := map[string]vmbackup.ImageReplica{}
 	progress := -1
 	images := i.clients.Harvester.Images(c.req.Namespace)
@@ -87,7 +87,7 @@ func (i *Images) followVMImage(ctx context.Context, c *creation, events *flow.Ev
 			inv.unseen = []string{kindBackingImages}
 		}
 		view := inv.harvesterView(vmi, bi)
-		tell(view, stepImport, events, told)
+		tell(view, step, events, told)
 		imported, _ := harvester.FindCondition(vmi.Status.Conditions, harvester.ConditionImported)
 		switch {
 		case imported.Status == "True" && (view.Status.Ready || bi == nil):
@@ -99,7 +99,7 @@ func (i *Images) followVMImage(ctx context.Context, c *creation, events *flow.Ev
 		}
 		if vmi.Status.Progress != progress {
 			progress = vmi.Status.Progress
-			events.Step(stepImport, vmbackup.StateRunning, fmt.Sprintf("%d %%", min(progress, 99)))
+			events.Step(step, vmbackup.StateRunning, fmt.Sprintf("%d %%", min(progress, 99)))
 		}
 		return false, nil
 	})

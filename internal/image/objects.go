@@ -101,7 +101,9 @@ func (c *creation) storageClass() *storagev1.StorageClass {
 func (c *creation) backingImage() *longhornv1.BackingImage {
 	bi := &longhornv1.BackingImage{ObjectMeta: c.meta(c.backing)}
 	bi.Namespace = kube.LonghornNamespace
-	if c.req.DisplayName != c.req.Name {
+	if c.req.Name == "" {
+		bi.Annotations = nil // nobody tells what it was
+	} else if c.req.DisplayName != c.req.Name && c.req.DisplayName != "" {
 		bi.Annotations[annotationDisplayName] = c.req.DisplayName
 	}
 	bi.Spec = longhornv1.BackingImageSpec{

@@ -70,8 +70,12 @@ func (i *Images) onTarget(ctx context.Context, ref vmbackup.Ref, targetName stri
 	}
 	found := &onTarget{backing: ref.Name}
 	key := metadata.HarvesterImageKey(ref)
-	content, err := store.Get(ctx, key, descriptionLimit)
+	var content []byte
+	if ref.Namespace != "" { // else it is the name of a backing image
+		content, err = store.Get(ctx, key, descriptionLimit)
+	}
 	switch {
+	case ref.Namespace == "":
 	case err == nil:
 		if found.description, err = metadata.DecodeHarvesterImage(key, content); err != nil {
 			return nil, err

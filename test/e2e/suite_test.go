@@ -56,6 +56,7 @@ func TestE2E(t *testing.T) {
 			{"KillWalkBefore", s.killWalk(false, "root", "data")},
 			{"KillWalkAfter", s.killWalk(true, "root")},
 			{"Examples", s.testExamples},
+			{"Images", s.testImages},
 			{"Delete", s.testDelete},
 			{"Whole", s.testWhole},
 			{"MainJob", s.testMainJob},

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/image"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
@@ -37,6 +38,10 @@ type destination struct {
 	classes map[string]*storagev1.StorageClass
 	// newClasses are those among them that the restore is still to make.
 	newClasses []storagev1.StorageClass
+	// newImages are the backing images that the restore is still to bring back, and
+	// recalled says by the name of each missing one why it cannot; nil where it can.
+	newImages []image.Recall
+	recalled  map[string]error
 	// snapshotClass is the VolumeSnapshotClass of the composed snapshots, which
 	// newSnapshotClass says is still to be made.
 	snapshotClass    *snapshotv1.VolumeSnapshotClass

@@ -33,7 +33,7 @@ var errStopDeadline = errors.New("the machine is not off in time")
 // the machine is off only for the exchange, and one whose data cannot be restored is
 // never stopped.
 func (r *restoreRun) inPlaceSteps() []flow.Step {
-	steps := r.makesClasses(nil)
+	steps := r.makesClasses(r.recallsImages(nil))
 	if r.record.Backup.Spec.Type == vmbackup.TypeBackup {
 		steps = append(steps, flow.Step{ID: "sync", Title: "See the backups in Longhorn", Ensure: r.ensureBackups})
 	}

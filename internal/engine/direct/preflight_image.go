@@ -9,7 +9,6 @@ import (
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	"golang.org/x/sync/errgroup"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -53,19 +52,23 @@ func (e *Engine) findImages(ctx context.Context, backup *vmbackup.Backup) (map[s
 
 // checkImage refuses a volume whose blocks lie above a backing image that this
 // cluster does not have: Longhorn would refuse to make it.
-func (d *destination) checkImage(backup *vmbackup.Backup, v *vmbackup.BackupVolume, class *storagev1.StorageClass) error {
+func (d *destination) checkImage(backup *vmbackup.Backup, v *vmbackup.BackupVolume) error {
 	if v.Image == "" {
 		return nil
 	}
 	image, known := d.images[v.Image]
+	why, looked := d.recalled[v.Image]
 	switch {
 	case !known:
 		return nil
-	case image == nil && class.Parameters[parameterImage] == v.Image && backup.Spec.Type == vmbackup.TypeBackup:
-		return nil // Longhorn restores an image that the class names from the target by itself
+	case image == nil && looked && why == nil:
+		return nil // it is brought back first
+	case image == nil && looked:
+		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "volume %s of backup %s rests on backing image %q, which does not exist in this cluster and cannot be brought back: %w", v.Name, backup.Ref(), v.Image, why).
+			WithHint("bring the image back under this name from wherever it is, e.g. with: kubectl vmbackup image restore; see those there are with: kubectl vmbackup image list -A")
 	case image == nil:
 		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "volume %s of backup %s rests on backing image %q, which does not exist in this cluster", v.Name, backup.Ref(), v.Image).
-			WithHint("restore the image first, under this name, from the same backup target in Longhorn's page Backing Image > Backup; see those there are with: kubectl get backingimages.longhorn.io -n %s", kube.LonghornNamespace)
+			WithHint("bring the image back first, under this name: kubectl vmbackup image restore %s", v.Image)
 	case image.DeletionTimestamp != nil || !hasCopy(image):
 		return vmbackup.Errorf(vmbackup.ReasonImageMissing, "backing image %q, which volume %s of backup %s rests on, has no copy that is ready", v.Image, v.Name, backup.Ref()).
 			WithHint("see why with: kubectl get backingimages.longhorn.io %s -n %s -o yaml", v.Image, kube.LonghornNamespace)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -135,6 +136,16 @@ func (c *cluster) onBlock() {
 			}
 		}
 	})
+}
+
+// imageOnTarget puts the backup of a backing image on the target, which Longhorn can use.
+func (c *cluster) imageOnTarget(name string) {
+	bt := &longhornv1.BackupTarget{ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: vmbackup.DefaultTarget}}
+	bt.Spec.BackupTargetURL, bt.Status.Available = "s3://bucket@eu/", true
+	c.put("backuptargets", bt)
+	if err := c.store.Store.Put(c.t.Context(), target.BackingImageConfigKey(name), []byte("{}")); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // onImage puts the first volume of b1 on a backing image, which has these copies.
@@ -344,11 +355,12 @@ func TestPreflightOfARestore(t *testing.T) {
 			},
 		},
 		{
-			name: "backing image that Longhorn restores for the class",
+			name: "backing image that comes back from the target",
 			set: func(c *cluster) {
 				c.onImage("fedora", nil)
 				c.storageClass("image", map[string]string{"backingImage": "fedora"})
 				c.edit(func(b *vmbackup.Backup) { b.Status.Volumes[0].StorageClass = "image" })
+				c.imageOnTarget("fedora")
 			},
 		},
 		{

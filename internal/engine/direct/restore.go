@@ -16,6 +16,7 @@ import (
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/flow"
+	"github.com/vmbackup/kubectl-vmbackup/internal/image"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -30,6 +31,8 @@ type restoreRecord struct {
 	Class string `json:"class"`
 	// StorageClasses are those of the volumes that the cluster lacked.
 	StorageClasses []storagev1.StorageClass `json:"storageClasses,omitempty"`
+	// Images are those below the volumes that the cluster lacked.
+	Images []image.Recall `json:"images,omitempty"`
 
 	VM json.RawMessage `json:"vm"`
 	// RunStrategy is put back once the disks are there.
@@ -151,7 +154,7 @@ func (r *restoreRun) steps() []flow.Step {
 	if r.record.InPlace != nil {
 		return r.inPlaceSteps()
 	}
-	steps := r.makesClasses(nil)
+	steps := r.makesClasses(r.recallsImages(nil))
 	if r.record.Backup.Spec.Type == vmbackup.TypeBackup {
 		steps = append(steps, flow.Step{ID: "sync", Title: "See the backups in Longhorn", Ensure: r.ensureBackups})
 	}

@@ -105,6 +105,9 @@ func (r *restoreRecord) check(ref vmbackup.Ref) error {
 	if err := r.checkVolumes(); err != nil {
 		return err
 	}
+	if err := r.checkImages(); err != nil {
+		return err
+	}
 	if err := r.checkClasses(); err != nil {
 		return err
 	}

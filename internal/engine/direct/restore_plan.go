@@ -77,12 +77,15 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 		if err := d.recallClasses(record, req.StorageClasses); err != nil {
 			return nil, err
 		}
+		if err := e.recallImages(ctx, d, backup); err != nil {
+			return nil, err
+		}
 	}
 	if n.lost, err = d.leaveOut(record, req.AllowIncomplete); err != nil {
 		return nil, err
 	}
 	n.sourceExists, n.newMACs = d.source && !req.InPlace, dropsMACs(req, d.source)
-	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, StorageClasses: d.newClasses, createNamespace: d.namespace == nil}
+	restore := &restoreRecord{Operation: n.operation, Backup: *backup, Class: d.snapshotClass.Name, StorageClasses: d.newClasses, Images: d.newImages, createNamespace: d.namespace == nil}
 	leftOut, err := keepWarranted(record)
 	if err != nil {
 		return nil, err
@@ -131,6 +134,7 @@ func (d *destination) made(namespace string, backup *vmbackup.Backup, itself boo
 	if d.namespace == nil {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "v1", Kind: "Namespace", Name: namespace})
 	}
+	objects = append(objects, d.recalledImages()...)
 	for i := range d.newClasses {
 		objects = append(objects, vmbackup.PlannedObject{Action: vmbackup.ActionCreate, APIVersion: "storage.k8s.io/v1", Kind: "StorageClass", Name: d.newClasses[i].Name, Note: "as it was where the backup was made"})
 	}
@@ -223,7 +227,7 @@ func (e *Engine) planParts(ctx context.Context, restore *restoreRecord, record *
 		if err != nil {
 			return nil, err
 		}
-		if err := d.checkImage(&record.Backup, &v, class); err != nil {
+		if err := d.checkImage(&record.Backup, &v); err != nil {
 			return nil, err
 		}
 		rv := vmbackup.RestoreVolume{

@@ -188,7 +188,7 @@ func total(v *vmbackup.BackupVolume, state *backupState) int64 {
 func (r *backupRun) followImages(ctx context.Context) error {
 	status := &r.backup().Status
 	images := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().BackupBackingImages(kube.LonghornNamespace), metav1.ListOptions{})
-	return kube.WatchAll(ctx, images, "the backing image backups", func(list []*longhornv1.BackupBackingImage) (bool, error) {
+	err := kube.WatchAll(ctx, images, "the backing image backups", func(list []*longhornv1.BackupBackingImage) (bool, error) {
 		ready := true
 		for i := range status.Images {
 			image := &status.Images[i]
@@ -214,4 +214,14 @@ func (r *backupRun) followImages(ctx context.Context) error {
 		}
 		return ready, nil
 	})
+	if err != nil {
+		return err
+	}
+	for i := range status.Images {
+		// Without it the image comes back all the same, under its backing image's name alone.
+		if err := r.engine.images().Describe(ctx, status.Images[i].Name, r.backup().Spec.Target); err != nil && ctx.Err() == nil {
+			r.events.Warning(err.Error())
+		}
+	}
+	return ctx.Err()
 }
