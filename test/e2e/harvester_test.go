@@ -54,6 +54,7 @@ func TestHarvester(t *testing.T) {
 		{"a schedule is made, runs, rests and goes", func(t *testing.T) { s.testSchedules(t, m) }},
 		{"a description that Harvester writes again confuses nobody", func(t *testing.T) { s.testRewritten(t, m) }},
 		{"a backup of Harvester is restored from the target alone", func(t *testing.T) { s.testFromTheTargetAlone(t, m, elsewhere, sums) }},
+		{"Harvester imports an image, and brings it back", s.testHarvesterImage},
 	} {
 		if !t.Run(step.name, step.run) {
 			return // every step starts from where the last one left the cluster

@@ -221,3 +221,31 @@ func (s *suite) forgetImages(t *testing.T, ns string, names []string) {
 		}
 	}
 }
+
+// testHarvesterImage has Harvester's controllers import an image, takes it to the
+// target, deletes it, and has them bring it back by its backing image's name: they take
+// the description away with the image.
+func (s *suite) testHarvesterImage(t *testing.T) {
+	ns := s.namespace(t, "images")
+	directory := s.sharedDirectory(t)
+	sums := makeImages(t, directory)
+	server := s.serveImages(t, directory)
+	was := s.image(t, "image", "create", "cloud", "-n", ns, "--url", server.url+"/cloud.qcow2", "--checksum", sums["cloud.qcow2"])
+	if was.Status.Engine != vmbackup.EngineHarvester || !was.Status.Ready || !strings.HasPrefix(was.Status.StorageClass, "lh-") || was.Status.Checksum != sums["cloud.qcow2"] {
+		t.Fatalf("%s", asJSON(was))
+	}
+	s.refused(t, []string{"another URL"}, "image", "create", "cloud", "-n", ns, "--url", server.url+"/cloud.raw")
+	s.refused(t, []string{"kept by harvester"}, "image", "create", "cloud", "-n", ns, "--url", server.url+"/cloud.raw", "--engine", "direct")
+	backed := s.image(t, "image", "backup", "cloud", "-n", ns)
+	if backed.Status.Backup.State != vmbackup.StateReady || !s.onTarget(t, metadata.HarvesterImageKey(was.Ref())) {
+		t.Errorf("%s", asJSON(backed.Status))
+	}
+	s.refused(t, []string{"Harvester would replace it"}, "image", "restore", was.Status.BackingImage, "-n", ns, "--to", "other")
+	s.want(t, 0, "image", "delete", "cloud", "-n", ns, "--yes")
+	s.wait(t, backingImages, longhornNamespace, was.Status.BackingImage, "gone", func(o *unstructured.Unstructured) bool { return o == nil })
+	back := s.image(t, "image", "restore", was.Status.BackingImage, "-n", ns, "--to", "cloud")
+	if !back.Status.Ready || back.Status.Checksum != was.Status.Checksum || back.Status.BackingImage != was.Status.BackingImage || back.Status.StorageClass != was.Status.StorageClass {
+		t.Errorf("it came back as %s, was %s", asJSON(back), asJSON(was))
+	}
+	s.want(t, 0, "image", "delete", "cloud", "-n", ns, "--yes")
+}
