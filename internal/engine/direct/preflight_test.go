@@ -20,8 +20,8 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
-	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
