@@ -68,6 +68,9 @@ func (i *Images) planMaking(ctx context.Context, c *creation) (*vmbackup.ImagePl
 	if err := i.namespaceExists(ctx, c.req.Namespace); err != nil {
 		return nil, err
 	}
+	if err := i.resolve(ctx, c, inv); err != nil {
+		return nil, err
+	}
 	c.there = exactly(inv.views(), c.req.Ref())
 	if c.there != nil && c.there.Status.Phase == vmbackup.ImageMissing && c.there.Status.Engine == vmbackup.EngineDirect {
 		c.there = nil // an interrupted run has left the StorageClass, which says how to go on
@@ -148,19 +151,16 @@ func (c *creation) same() error {
 		return vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "image %s exists and is kept by %s", want.Ref(), there.Status.Engine).
 			WithHint("use another name, or --engine %s", there.Status.Engine)
 	}
-	have, source := there.Spec.Source, want.Source
-	source.URL = redacted(source.URL)
 	switch {
 	case c.restored != nil && there.Status.Ready && want.Checksum != "" && there.Status.Checksum == want.Checksum:
 		return nil // wherever it came from, it is this content
 	case there.Status.Phase == vmbackup.ImageDeleting:
 		return vmbackup.Errorf(vmbackup.ReasonConflict, "image %s is being deleted", want.Ref()).WithHint("wait until it is gone and run the same command again")
-	case have.Type != source.Type:
-		return differs("source", string(have.Type), string(source.Type))
-	case c.restored == nil && have.URL != source.URL:
-		return differs("URL", have.URL, source.URL)
-	case c.restored != nil && have.Backup != redacted(source.Backup):
-		return differs("backup", have.Backup, redacted(source.Backup))
+	}
+	if what, is, wanted := c.sourceDiffers(there.Spec.Source); what != "" {
+		return differs(what, is, wanted)
+	}
+	switch {
 	case want.Checksum != "" && there.Spec.Checksum != want.Checksum && there.Status.Checksum != want.Checksum:
 		is := there.Status.Checksum
 		if is == "" {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
-	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
 // labelManagedBy is Kubernetes' recommended label, set to kube.FieldManager.
@@ -109,16 +108,11 @@ func (c *creation) backingImage() *longhornv1.BackingImage {
 	bi.Spec = longhornv1.BackingImageSpec{
 		SourceType: longhornv1.BackingImageDataSourceType(c.req.Source.Type), Checksum: c.req.Checksum,
 		MinNumberOfCopies: c.copies, DataEngine: longhornv1.DataEngineTypeV1,
-		SourceParameters: map[string]string{}, Disks: map[string]string{}, DiskFileSpecMap: map[string]*longhornv1.BackingImageDiskFileSpec{},
+		SourceParameters: c.sourceParameters(), Disks: map[string]string{}, DiskFileSpecMap: map[string]*longhornv1.BackingImageDiskFileSpec{},
 		DiskSelector: list(c.parameters["diskSelector"]), NodeSelector: list(c.parameters["nodeSelector"]),
 	}
-	p := bi.Spec.SourceParameters
-	switch c.req.Source.Type {
-	case vmbackup.ImageDownload:
-		p[longhornv1.DataSourceTypeDownloadParameterURL] = c.req.Source.URL
-	case vmbackup.ImageRestore:
-		p[longhornv1.DataSourceTypeRestoreParameterBackupURL] = c.req.Source.Backup
-		p[longhornv1.DataSourceTypeRestoreParameterBackupTargetName] = c.target
+	if c.req.Source.Claim != "" && bi.Annotations != nil {
+		bi.Annotations[annotationClaim] = c.req.Source.Claim
 	}
 	return bi
 }
@@ -139,6 +133,9 @@ func (c *creation) vmImage() *harvester.VirtualMachineImage {
 	vmi.Spec = harvester.VirtualMachineImageSpec{
 		Backend: "backingimage", DisplayName: c.req.DisplayName, SourceType: string(c.req.Source.Type),
 		Checksum: c.req.Checksum, URL: c.req.Source.URL,
+	}
+	if namespace, name, found := strings.Cut(c.req.Source.Claim, "/"); found {
+		vmi.Spec.PVCNamespace, vmi.Spec.PVCName = namespace, name
 	}
 	if c.restored != nil {
 		vmi.Spec.URL = c.req.Source.Backup

@@ -33,10 +33,10 @@ type imageCreateOptions struct {
 func (g *globals) newImageCreate() *cobra.Command {
 	o := &imageCreateOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "create NAME --url URL",
+		Use:   "create NAME (--url URL | --from-claim CLAIM | --from-image IMAGE)",
 		Short: "Import an image and make a StorageClass of it",
-		Long: `Import an image, raw or qcow2, and make the StorageClass whose volumes are made
-of it. The command ends when one replica of the image is ready: then it is
+		Long: `Import an image, raw or qcow2, from a web server, a volume or another image, and
+make the StorageClass whose volumes are made of it. The command ends when one replica of the image is ready: then it is
 imported, and Longhorn goes on to make the other replicas.
 
 Where Harvester's controllers work they are asked for the image, as by its own
@@ -51,6 +51,9 @@ another source or checksum is refused (AlreadyExists).`,
 # Import an image, and see that it is what its publisher has signed
 kubectl vmbackup image create ubuntu --checksum SHA512 \
   --url https://example.com/ubuntu-24.04.img
+
+# Make an image of a machine's disk, which is best off meanwhile
+kubectl vmbackup image create golden --from-claim shop/web-root
 
 # See what would be made
 kubectl vmbackup image create ubuntu --url https://example.com/u.img --dry-run
@@ -68,6 +71,8 @@ kubectl vmbackup image create ubuntu --url https://example.com/u --wait=false`,
 	}
 	flags, r := cmd.Flags(), &o.request
 	flags.StringVar(&r.Source.URL, "url", "", "Where Longhorn downloads the image from, http:// or https://. Its nodes must reach it")
+	flags.StringVar(&r.Source.Claim, "from-claim", "", "[NAMESPACE/]NAME of the PersistentVolumeClaim whose volume the image is made of, as it is now")
+	flags.StringVar(&r.Source.Image, "from-image", "", "Image that is copied")
 	flags.StringVar(&r.Checksum, "checksum", "", "SHA-512 in hex that the downloaded file must have")
 	flags.StringVar(&r.DisplayName, "display-name", "", "Title of the image. If empty, its name")
 	flags.IntVar(&r.Replicas, "replicas", 0, "Copies of the image, and replicas of its volumes. Zero means as many as the default StorageClass has")
@@ -80,8 +85,14 @@ kubectl vmbackup image create ubuntu --url https://example.com/u --wait=false`,
 }
 
 func (o *imageCreateOptions) validate() error {
-	if o.request.Source.URL == "" {
-		return invalid("--url is missing: where the image comes from")
+	given := 0
+	for _, source := range []string{o.request.Source.URL, o.request.Source.Claim, o.request.Source.Image} {
+		if source != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		return invalid("one of --url, --from-claim and --from-image says where the image comes from")
 	}
 	if _, err := o.requestIn("default"); err != nil {
 		return err
@@ -102,6 +113,16 @@ func (o *imageCreateOptions) requestIn(namespace string) (vmbackup.ImageRequest,
 		return r, err
 	}
 	r.Namespace, r.Name, r.Source.Type = ref.Namespace, ref.Name, vmbackup.ImageDownload
+	switch {
+	case r.Source.Claim != "":
+		claim, err := vmbackup.ParseRef(r.Source.Claim, ref.Namespace)
+		if err != nil {
+			return r, err
+		}
+		r.Source.Type, r.Source.Claim = vmbackup.ImageExport, claim.String()
+	case r.Source.Image != "":
+		r.Source.Type = vmbackup.ImageClone
+	}
 	r = r.Default()
 	return r, r.Validate()
 }
@@ -135,8 +156,9 @@ func (o *imageCreateOptions) again(r vmbackup.ImageRequest) string {
 	if u, err := url.Parse(r.Source.URL); err != nil || u.User != nil {
 		return ""
 	}
-	words := []string{r.Name, "--url", r.Source.URL}
+	words := []string{r.Name}
 	for _, f := range []struct{ flag, value string }{
+		{"--url", r.Source.URL}, {"--from-claim", r.Source.Claim}, {"--from-image", r.Source.Image},
 		{"--checksum", r.Checksum}, {"--storage-class", r.StorageClass}, {"--display-name", o.request.DisplayName},
 	} {
 		if f.value != "" {

@@ -164,6 +164,19 @@ func TestImageCreate(t *testing.T) {
 	}
 	r.run("image", "create", "u", "--url", url, "--dry-run").contains(t, exitDone, "Image shop/u (dry run: nothing was changed)", "BackingImage", "vmi-new", "step 1: Import it")
 	r.run("image", "create", "u", "--url", url, "--dry-run", "-o", "jsonpath={.status.objects[0].name}").want(t, exitDone, "vmi-new", "")
+	for _, source := range []struct {
+		flag, value string
+		want        vmbackup.ImageSource
+	}{
+		{"--from-claim", "web-root", vmbackup.ImageSource{Type: vmbackup.ImageExport, Claim: "test/web-root"}},
+		{"--from-claim", "shop/web-root", vmbackup.ImageSource{Type: vmbackup.ImageExport, Claim: "shop/web-root"}},
+		{"--from-image", "other", vmbackup.ImageSource{Type: vmbackup.ImageClone, Image: "other"}},
+	} {
+		r.run("image", "create", "test/u", source.flag, source.value, "-o", "name").want(t, exitDone, "image.vmbackup.io/u\n", "")
+		if got := f.asked[len(f.asked)-1].Source; got != source.want {
+			t.Errorf("asked for %+v, want %+v", got, source.want)
+		}
+	}
 	f.planErr = vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "it exists").AsPreflight()
 	r.run("image", "create", "u", "--url", url).want(t, exitRefused, "", "error: it exists\n")
 	f.planErr, f.runErr = nil, vmbackup.Errorf(vmbackup.ReasonNotFound, "got 404").WithHint("look at it")
@@ -253,6 +266,9 @@ func TestImageUsage(t *testing.T) {
 		{"image", "create", "u"},
 		{"image", "create", "U", "--url", "https://x/y"},
 		{"image", "create", "u", "--url", "nonsense"},
+		{"image", "create", "u", "--url", "https://x/y", "--from-image", "v"},
+		{"image", "create", "u", "--from-claim", "a/b/c"},
+		{"image", "create", "u", "--from-image", "V"},
 		{"image", "create", "u", "--url", "https://x/y", "--checksum", "abc"},
 		{"image", "create", "u", "--url", "https://x/y", "--replicas", "-1"},
 		{"image", "create", "u", "--url", "https://x/y", "--timeout", "-1s"},

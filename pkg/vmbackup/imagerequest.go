@@ -75,6 +75,18 @@ func (s ImageSource) validate() error {
 			return invalid("%q is no URL of a web server, http://... or https://...", s.URL)
 		}
 		return nil
+	case ImageExport:
+		ref, err := ParseRef(s.Claim, "")
+		if err != nil {
+			return err
+		}
+		if err := validName("namespace", ref.Namespace, 63); err != nil {
+			return err
+		}
+		return validName("claim", ref.Name, 253)
+	case ImageClone:
+		_, err := ParseImageRef(s.Image, "default")
+		return err
 	}
 	return invalid("source %q is not supported", s.Type)
 }

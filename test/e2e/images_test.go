@@ -89,6 +89,7 @@ func (s *suite) testImages(t *testing.T) {
 	sums := makeImages(t, directory)
 	server := s.serveImages(t, directory)
 	names := []string{"cloud-" + ns, "qcow-" + ns, "none-" + ns}
+	names = append(names, "twin-"+names[1], "golden-"+ns)
 	t.Cleanup(func() { s.forgetImages(t, ns, names) })
 
 	var failures sync.WaitGroup
@@ -123,7 +124,19 @@ func (s *suite) testImages(t *testing.T) {
 		back.Spec.Source.Type != vmbackup.ImageRestore || len(back.Status.Users.Machines) != 1 {
 		t.Errorf("the image that came back: %s", asJSON(back))
 	}
+	var export sync.WaitGroup
+	export.Go(func() {
+		golden := s.image(t, "image", "create", names[4], "-n", ns, "--from-claim", r.Status.Volumes[0].PVC)
+		if !golden.Status.Ready || golden.Status.SizeBytes != diskSize || golden.Spec.Source.Volume == "" {
+			t.Errorf("an image of the machine's disk: %s", asJSON(golden))
+		}
+	})
 	s.thereAndBack(t, ns, names[1], sums["cloud.qcow2"])
+	export.Wait()
+	// Longhorn deletes no image below a volume: it would outlive the test.
+	s.remove(t, machines, ns, m.name)
+	s.remove(t, claims, ns, r.Status.Volumes[0].PVC)
+	s.wait(t, longhornVolumes, longhornNamespace, back.Status.Users.Volumes[0], "gone", func(o *unstructured.Unstructured) bool { return o == nil })
 }
 
 // importInterrupted interrupts an import half way, and goes on with the command that
@@ -164,6 +177,9 @@ func (s *suite) importsThatFail(t *testing.T, ns, name, none, url, sum string) {
 	failed(vmbackup.ReasonSourceMismatch, append(slices.Clone(create), "--checksum", strings.Repeat("0", 128))...)
 	if image := s.image(t, append(create, "--checksum", sum)...); !image.Status.Ready || image.Status.Checksum != sum || image.Status.VirtualSizeBytes != imageSize {
 		t.Errorf("made anew: %s", asJSON(image))
+	}
+	if twin := s.image(t, "image", "create", "twin-"+name, "-n", ns, "--from-image", name); !twin.Status.Ready || twin.Status.Checksum != sum {
+		t.Errorf("a copy of the image: %s", asJSON(twin))
 	}
 	failed(vmbackup.ReasonNotFound, "image", "create", none, "-n", ns, "--url", url+"/none.img")
 	s.refused(t, []string{"backing images"}, "image", "create", "mine", "-n", ns, "--url", url+"/cloud.raw", "--as", "nobody")
