@@ -94,7 +94,7 @@ func (a address) version() string {
 func (a address) kind() string {
 	return map[string]string{
 		"namespaces": "Namespace", "persistentvolumeclaims": "PersistentVolumeClaim", "persistentvolumes": "PersistentVolume",
-		"storageclasses": "StorageClass", "backingimages": "BackingImage", "backupbackingimages": "BackupBackingImage", "backuptargets": "BackupTarget",
+		"storageclasses": "StorageClass", "backingimages": "BackingImage", "backingimagedatasources": "BackingImageDataSource", "backupbackingimages": "BackupBackingImage", "backuptargets": "BackupTarget",
 		"volumes": "Volume", "nodes": "Node", "virtualmachines": "VirtualMachine", "virtualmachineimages": "VirtualMachineImage",
 	}[a.resource]
 }

@@ -6,6 +6,7 @@ package image
 import (
 	"context"
 	"fmt"
+	runtimepkg "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -278,6 +279,20 @@ func TestFailedIsMadeAnew(t *testing.T) {
 		}
 	}
 	name := image.Status.BackingImage
+	// Longhorn's source of the failed image goes a moment after the image itself.
+	source := "/apis/longhorn.io/v1beta2/namespaces/longhorn-system/backingimagedatasources/" + name
+	s.put(source, map[string]any{})
+	go func() {
+		for !slices.Contains(s.changes(), "delete backingimages/"+name) && t.Context().Err() == nil {
+			runtimepkg.Gosched()
+		}
+		if got := s.changes(); got[len(got)-1] != "delete backingimages/"+name {
+			t.Errorf("made anew while the failed one is still going: %q", got)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.drop(source)
+	}()
 	if image, err = create(t, i, request(), vmbackup.RunOptions{}); err != nil || !image.Status.Ready || image.Status.BackingImage != name {
 		t.Fatalf("%v, %+v", err, image.Status)
 	}

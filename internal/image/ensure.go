@@ -57,11 +57,30 @@ func (i *Images) ensureBacking(ctx context.Context, c *creation) error {
 	images := i.clients.Longhorn.LonghornV1beta2().BackingImages(kube.LonghornNamespace)
 	_, err := images.Get(ctx, c.backing, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
+		if err := i.sourceGone(ctx, c.backing); err != nil {
+			return err
+		}
 		if _, err = images.Create(ctx, c.backingImage(), createOptions()); apierrors.IsAlreadyExists(err) {
 			return nil
 		}
 	}
 	return kube.Error(err, "make", "Longhorn BackingImage "+c.backing)
+}
+
+// sourceGone waits until nothing is left of the source of an earlier backing image of
+// the name: Longhorn would take the end of that one for the new one's. It goes by
+// itself, a moment after its image. A user who may not see it is not held up.
+func (i *Images) sourceGone(ctx context.Context, name string) error {
+	sources := i.clients.Longhorn.LonghornV1beta2().BackingImageDataSources(kube.LonghornNamespace)
+	what := "Longhorn BackingImageDataSource " + name
+	_, err := sources.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return nil
+	}
+	if err != nil {
+		return kube.Error(err, "read", what)
+	}
+	return kube.WaitGone[*longhornv1.BackingImageDataSource](ctx, kube.One(sources, name), "the end of "+what, "")
 }
 
 func (i *Images) ensureVMImage(ctx context.Context, c *creation) error {

@@ -36,8 +36,9 @@ func (g *globals) newImageCreate() *cobra.Command {
 		Use:   "create NAME (--url URL | --from-claim CLAIM | --from-image IMAGE)",
 		Short: "Import an image and make a StorageClass of it",
 		Long: `Import an image, raw or qcow2, from a web server, a volume or another image, and
-make the StorageClass whose volumes are made of it. The command ends when one replica of the image is ready: then it is
-imported, and Longhorn goes on to make the other replicas.
+make the StorageClass whose volumes are made of it. The command ends when one
+replica of the image is ready: then it is imported, and Longhorn goes on to make
+the other replicas.
 
 Where Harvester's controllers work they are asked for the image, as by its own
 pages. Elsewhere the plugin makes Longhorn's backing image vmi-UUID and the
