@@ -238,7 +238,7 @@ func (s *suite) makeRoles(t *testing.T) {
 			}
 		})
 	}
-	if made != 5 {
-		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 5", made)
+	if made != 6 {
+		t.Fatalf("docs/rbac.yaml has %d ClusterRoles, want 6", made)
 	}
 }
