@@ -188,11 +188,11 @@ func (w *restoresWatch) see(ctx context.Context, list []*harvester.VirtualMachin
 			if w.opts.Selector != "" {
 				e.Backup = w.h.backupOf(ctx, object)
 			}
-			w.views[ref] = *object.View(e)
+			w.views[ref] = *w.h.restoreView(object, e)
 		case !follows || version != "" && version != object.ResourceVersion:
 			w.followed[ref] = ""
 			if _, seen := w.views[ref]; !seen {
-				w.views[ref], waits = *object.View(harvester.RestoreEvidence{}), true // until it is looked into
+				w.views[ref], waits = *w.h.restoreView(object, harvester.RestoreEvidence{}), true // until it is looked into
 			}
 			w.follow(ctx, ref)
 		}
