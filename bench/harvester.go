@@ -105,6 +105,7 @@ func (s *sandbox) compareEngines(ctx context.Context, p *programs, proxy *counti
 				return err
 			}
 			frozen[way] = append(frozen[way], window)
+			fmt.Fprintf(s.progress, "  %s took %.1f s\n", name, took[way][round])
 		}
 	}
 	direct, through, object := median(took[vmbackup.EngineDirect]), median(took[vmbackup.EngineHarvester]), median(took["object"])
