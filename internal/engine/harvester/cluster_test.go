@@ -40,6 +40,8 @@ type cluster struct {
 	// stuck keeps Harvester from looking at new objects, and unnamed from naming
 	// Longhorn's backups in them.
 	stuck, unnamed bool
+	// loses makes Longhorn call backups complete that are not on the target.
+	loses bool
 	// uploadFails is the error of every upload.
 	uploadFails string
 	// keeps is a deletion policy Retain.
@@ -277,7 +279,7 @@ func (c *cluster) cut(o *unstructured.Unstructured, kind, disk string) {
 		if have := c.Get("backups", kube.LonghornNamespace, backup); have == nil || have.GetDeletionTimestamp() != nil {
 			return
 		}
-		if failure == "" {
+		if failure == "" && !c.is(&c.loses) {
 			c.write(target.BackupConfigKey("pvc-web-"+disk, backup), "{}")
 		}
 		c.Edit("backups", kube.LonghornNamespace, backup, func(b *unstructured.Unstructured) {
