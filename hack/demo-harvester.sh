@@ -76,9 +76,9 @@ done <"$scratch/volumes"
 [ "$compared" -eq 2 ] || fail "$compared disks were compared, the machine has 2"
 printf '   Both disks are byte for byte what was backed up.\n'
 
-say "The plugin makes a backup, and Harvester has it too" \
+say "The plugin makes a backup by itself, and Harvester has it too" \
   "What lies on the target is in Harvester's own format."
-warned kubectl vmbackup create web -n demo --name from-the-plugin
+warned kubectl vmbackup create web -n demo --name from-the-plugin --engine direct
 run kubectl wait virtualmachinebackups.harvesterhci.io/from-the-plugin -n demo --for=create --timeout=3m
 run kubectl wait virtualmachinebackups.harvesterhci.io/from-the-plugin -n demo --for=jsonpath='{.status.readyToUse}'=true --timeout=3m
 run kubectl get virtualmachinebackups.harvesterhci.io -n demo

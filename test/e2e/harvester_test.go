@@ -49,6 +49,7 @@ func TestHarvester(t *testing.T) {
 		{"a backup of Harvester is followed and shown", func(t *testing.T) { s.testHarvesterShown(t, m) }},
 		{"it is restored without its controllers", func(t *testing.T) { s.testHarvesterRestored(t, m, elsewhere, sums) }},
 		{"its snapshots and its deletion are its own", func(t *testing.T) { s.testHarvestersOwn(t, m) }},
+		{"its controllers make the plugin's backups", s.testByHarvester},
 		{"Harvester finds and restores a backup of the plugin", func(t *testing.T) { s.testFoundByHarvester(t, m, sums) }},
 		{"its target is shown, looked at and left as it is", s.testHarvesterTarget},
 		{"a schedule is made, runs, rests and goes", func(t *testing.T) { s.testSchedules(t, m) }},
@@ -140,8 +141,7 @@ func (s *suite) testHarvesterRestored(t *testing.T, m machine, to string, sums m
 }
 
 func (s *suite) testHarvestersOwn(t *testing.T, m machine) {
-	s.refused(t, []string{"theirs is kept by Harvester", "kubectl delete virtualmachinebackups.harvesterhci.io theirs -n " + m.namespace},
-		"delete", "theirs", "-n", m.namespace, "--yes")
+	s.refused(t, []string{"Harvester removes the data", "theirs"}, "delete", "theirs", "-n", m.namespace, "--keep-data", "--yes")
 	s.harvesterBackup(t, m, "cut", vmbackup.TypeSnapshot)
 	b := s.backup(t, 0, "watch", "cut", "-n", m.namespace)
 	if b.Status.Phase != vmbackup.PhaseReady || b.Spec.Type != vmbackup.TypeSnapshot {
@@ -153,7 +153,7 @@ func (s *suite) testHarvestersOwn(t *testing.T, m machine) {
 // testFoundByHarvester lets Harvester find on the target what the plugin has
 // written there, and restore it.
 func (s *suite) testFoundByHarvester(t *testing.T, m machine, sums map[string]string) {
-	s.backup(t, 0, "create", m.name, "-n", m.namespace, "--name", "ours")
+	s.backup(t, 0, "create", m.name, "-n", m.namespace, "--name", "ours", "--engine", "direct")
 	began := time.Now()
 	s.wait(t, harvesterBackups, m.namespace, "ours", "ready for Harvester", func(o *unstructured.Unstructured) bool {
 		if o == nil {

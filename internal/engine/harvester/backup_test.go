@@ -55,10 +55,10 @@ func TestRefusals(t *testing.T) {
 		says    string
 		unfit   bool
 	}{
-		"another target":          {request: func(r *vmbackup.BackupRequest) { r.Target = "second" }, reason: vmbackup.ReasonInvalidRequest, says: `"default" alone`, unfit: true},
-		"a freeze of its own":     {request: func(r *vmbackup.BackupRequest) { r.FreezeTimeout = 5 * time.Second }, reason: vmbackup.ReasonInvalidRequest, says: "5s", unfit: true},
+		"another target":          {request: func(r *vmbackup.BackupRequest) { r.Target = "second" }, reason: vmbackup.ReasonStorageUnsupported, says: `"default" alone`, unfit: true},
+		"a freeze of its own":     {request: func(r *vmbackup.BackupRequest) { r.FreezeTimeout = 5 * time.Second }, reason: vmbackup.ReasonFreezeFailed, says: "5s", unfit: true},
 		"a freeze that must hold": {request: func(r *vmbackup.BackupRequest) { r.Quiesce = vmbackup.QuiesceRequire }, reason: vmbackup.ReasonFreezeFailed, says: "cannot be promised", unfit: true},
-		"no freeze":               {request: func(r *vmbackup.BackupRequest) { r.Quiesce = vmbackup.QuiesceSkip }, reason: vmbackup.ReasonInvalidRequest, says: "--quiesce=skip cannot be kept", unfit: true},
+		"no freeze":               {request: func(r *vmbackup.BackupRequest) { r.Quiesce = vmbackup.QuiesceSkip }, reason: vmbackup.ReasonFreezeFailed, says: "--quiesce=skip cannot be kept", unfit: true},
 		"a disk of a DataVolume": {cluster: func(c *cluster) {
 			c.Put("persistentvolumeclaims", decoded(c.t, `{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"dv","namespace":"demo"},"spec":{"storageClassName":"longhorn","volumeName":"pvc-web-root"},"status":{"phase":"Bound"}}`))
 			c.Put("persistentvolumes", decoded(c.t, `{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"pvc-web-root"},"spec":{"csi":{"driver":"driver.longhorn.io","volumeHandle":"pvc-web-root"}}}`))

@@ -21,9 +21,9 @@ import (
 func checkOptions(req vmbackup.BackupRequest) error {
 	switch {
 	case req.Target != "" && req.Target != vmbackup.DefaultTarget:
-		return unfit(vmbackup.ReasonInvalidRequest, fmt.Sprintf("Harvester backs up to Longhorn's backup target %q alone, not to %q", vmbackup.DefaultTarget, req.Target))
+		return unfit(vmbackup.ReasonStorageUnsupported, fmt.Sprintf("Harvester backs up to Longhorn's backup target %q alone, not to %q", vmbackup.DefaultTarget, req.Target))
 	case req.FreezeTimeout != vmbackup.DefaultFreezeTimeout:
-		return unfit(vmbackup.ReasonInvalidRequest, fmt.Sprintf("Harvester freezes a guest for one second a volume, whatever is asked for: a freeze time-out of %s cannot be kept", req.FreezeTimeout))
+		return unfit(vmbackup.ReasonFreezeFailed, fmt.Sprintf("Harvester freezes a guest for one second a volume, whatever is asked for: a freeze time-out of %s cannot be kept", req.FreezeTimeout))
 	}
 	return nil
 }
@@ -41,7 +41,7 @@ func checkQuiesce(req vmbackup.BackupRequest, running *kubevirtv1.VirtualMachine
 		return "", "", unfit(vmbackup.ReasonFreezeFailed, fmt.Sprintf("Harvester freezes the guest of VirtualMachine %s for one second a volume, and takes the snapshots when they come: an application-consistent backup, which --quiesce=require asks for, cannot be promised", req.VM))
 	case vmbackup.QuiesceSkip:
 		if answers {
-			return "", "", unfit(vmbackup.ReasonInvalidRequest, fmt.Sprintf("Harvester freezes a guest whose agent answers, as that of VirtualMachine %s does: --quiesce=skip cannot be kept", req.VM))
+			return "", "", unfit(vmbackup.ReasonFreezeFailed, fmt.Sprintf("Harvester freezes a guest whose agent answers, as that of VirtualMachine %s does: --quiesce=skip cannot be kept", req.VM))
 		}
 		return vmbackup.ConsistencyCrash, "", nil
 	}
@@ -150,10 +150,8 @@ func snapshotClass(setting *hv.Setting, kind vmbackup.BackupType) (string, error
 // refusal is what the API server says of a VirtualMachineBackup in a dry run, which
 // asks Harvester's own webhooks.
 func refusal(err error, req vmbackup.BackupRequest) *vmbackup.Error {
-	reason, text := vmbackup.ReasonInvalidRequest, err.Error()
+	reason, text := vmbackup.ReasonConflict, err.Error()
 	switch {
-	case strings.Contains(text, "is in migration"):
-		reason = vmbackup.ReasonConflict
 	case strings.Contains(text, "total snapshot size limit"):
 		reason = vmbackup.ReasonQuotaExceeded
 	case strings.Contains(text, "backup target is not set"):
