@@ -162,7 +162,7 @@ func changed(o *harvester.ScheduleVMBackup) time.Time {
 		}
 	}
 	for _, m := range o.ManagedFields {
-		if m.Time != nil && m.FieldsV1 != nil && strings.Contains(string(m.FieldsV1.Raw), `"f:cron"`) {
+		if m.Time != nil && m.FieldsV1 != nil && strings.Contains(m.FieldsV1.GetRawString(), `"f:cron"`) {
 			later(m.Time.Time)
 		}
 	}

@@ -143,7 +143,7 @@ func TestStates(t *testing.T) {
 		{
 			"given this time after it was due", func(o *harvester.ScheduleVMBackup, _ *evidence) {
 				at := metav1.NewTime(noon().Add(-time.Hour))
-				o.ManagedFields = []metav1.ManagedFieldsEntry{{Time: &at, FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:cron":{}}}`)}}}
+				o.ManagedFields = []metav1.ManagedFieldsEntry{{Time: &at, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:cron":{}}}`)}}
 			}, nil, vmbackup.ScheduleActive, "", "",
 		},
 		{

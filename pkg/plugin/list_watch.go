@@ -23,9 +23,10 @@ func (o *listOptions) follow(ctx context.Context, s *session) error {
 	if err := render.Warnings(o.streams.ErrOut, warnings, o.errTerminal().Options(o.clock())); err != nil {
 		return err
 	}
-	if o.kind == listSchedules {
+	switch o.kind {
+	case listSchedules:
 		err = o.followSchedules(ctx, s)
-	} else if o.kind == listRestores {
+	case listRestores:
 		seen := changes[vmbackup.Restore]{
 			state: func(r *vmbackup.Restore) (vmbackup.Ref, string) {
 				return r.Ref(), fmt.Sprint(r.Status.Phase, r.Status.Steps, r.Status.Volumes, r.Status.VM, r.Status.Error)
@@ -36,7 +37,7 @@ func (o *listOptions) follow(ctx context.Context, s *session) error {
 			sortRestores(restores, o.sortBy)
 			return seen.print(o, restores)
 		})
-	} else {
+	default:
 		seen := changes[vmbackup.Backup]{
 			state: func(b *vmbackup.Backup) (vmbackup.Ref, string) {
 				return b.Ref(), fmt.Sprint(b.Status.Phase, b.Status.Volumes, b.Status.Error)

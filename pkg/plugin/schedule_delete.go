@@ -51,7 +51,7 @@ kubectl vmbackup schedule delete web --dry-run=client`,
 	}
 	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do not ask")
 	cmd.Flags().BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "One that does not exist is no error")
-	o.changeFlags.addFlags(cmd)
+	o.addFlags(cmd)
 	return cmd
 }
 
