@@ -105,13 +105,15 @@ func TestStates(t *testing.T) {
 		},
 		{
 			"suspended after failures", suspended(reasonFailures, "failure backups 4 reach max tolerance 4"),
-			[]vmbackup.Backup{run(0, vmbackup.PhaseFailed, "no room")}, vmbackup.ScheduleSuspended, vmbackup.SuspendedByFailures,
+			[]vmbackup.Backup{run(0, vmbackup.PhaseFailed, "no room")},
+			vmbackup.ScheduleSuspended, vmbackup.SuspendedByFailures,
 			"failure backups 4 reach max tolerance 4; svmb-7-20260301.0300: no room",
 		},
 		{"suspended for a hung upload", suspended(reasonTarget, "b in error state"), nil, vmbackup.ScheduleSuspended, vmbackup.SuspendedByTarget, "b in error state"},
 		{
 			"failing", func(o *harvester.ScheduleVMBackup, _ *evidence) { o.Status.Failure = 2 },
-			[]vmbackup.Backup{run(0, vmbackup.PhaseFailed, "no room")}, vmbackup.ScheduleFailing, "", "2 of 4 runs failed in a row; svmb-7-20260301.0300: no room",
+			[]vmbackup.Backup{run(0, vmbackup.PhaseFailed, "no room")},
+			vmbackup.ScheduleFailing, "", "2 of 4 runs failed in a row; svmb-7-20260301.0300: no room",
 		},
 		{"missed", nil, []vmbackup.Backup{run(1, vmbackup.PhaseReady, "")}, vmbackup.ScheduleMissed, "", "no backup of the run of 2026-03-01T03:00:00Z is there"},
 		{
@@ -148,7 +150,8 @@ func TestStates(t *testing.T) {
 		},
 		{
 			"due a moment ago", func(o *harvester.ScheduleVMBackup, _ *evidence) { o.Spec.Cron = "58 11 * * *" },
-			[]vmbackup.Backup{run(0, vmbackup.PhaseReady, "")}, vmbackup.ScheduleActive, "", "",
+			[]vmbackup.Backup{run(0, vmbackup.PhaseReady, "")},
+			vmbackup.ScheduleActive, "", "",
 		},
 		{
 			"with a time that nobody can read", func(o *harvester.ScheduleVMBackup, _ *evidence) { o.Spec.Cron = "x" },
