@@ -8,9 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-instance=demo-harvester
-# shellcheck source=hack/demo-common.sh
-. hack/demo-common.sh
+# shellcheck source=hack/demo-lib.sh
+. hack/demo-lib.sh
+instances=(demo-harvester)
+begin "$@"
 
 same() { # NAMESPACE/CLAIM NAMESPACE/SOURCE: the restored disk is what its source was
   before=$(awk -v disk="$2" '$1 == disk {print $2}' "$scratch/disks")
@@ -28,7 +29,7 @@ harvester() { # KIND NAME: an object of Harvester, as its UI makes it
 say "Start a sandbox with Harvester" \
   "Harvester's controllers of backups, restores, schedules and images and all its" \
   "webhooks, beside Longhorn, KubeVirt and an S3 server: plain processes on this machine."
-run bin/sandbox --name "$instance" up --profile harvester
+run bin/sandbox --name "${instances[0]}" up --profile harvester
 export KUBECONFIG=$scratch/admin
 sandbox kubeconfig >"$KUBECONFIG"
 run kubectl vmbackup version
@@ -38,7 +39,7 @@ say "Make a virtual machine" \
   "where neither Harvester nor the plugin has a part."
 run kubectl create -f hack/demo-harvester.yaml
 for claim in web-root web-content; do
-  run bin/sandbox --name "$instance" disk write "demo/$claim" --seed "$claim" --size 4194304
+  run bin/sandbox --name "${instances[0]}" disk write "demo/$claim" --seed "$claim" --size 4194304
   printf 'demo/%s %s\n' "$claim" "$(sandbox disk sha256 "demo/$claim")" | tee -a "$scratch/disks"
 done
 run kubectl wait virtualmachines/web -n demo --for=jsonpath='{.status.printableStatus}'=Running --timeout=3m
@@ -124,4 +125,4 @@ run kubectl vmbackup schedule list -n demo
 run kubectl vmbackup schedule delete web -n demo --yes
 run kubectl vmbackup list -n demo
 
-printf '\n%sDone in %d s.%s\n' "$strong" "$((SECONDS - began))" "$plain"
+done_in

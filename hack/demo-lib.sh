@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # What the demos share: how they tell their steps, and how they end. A demo sources
-# this file, names its sandboxes in `instances`, and calls `begin "$@"`. It leaves
-# $scratch, a directory that goes with it, and PATH with the plugin and kubectl.
+# this file, names its sandboxes in `instances`, in the order in which they can be
+# taken down, and calls `begin "$@"`. That gives it $scratch, a directory that goes
+# with it, and PATH with the plugin and kubectl.
+# shellcheck disable=SC2034 # what the demos use
 
 began=$SECONDS
 step=0
@@ -30,6 +32,13 @@ warned() { # as run, for a command that may end with warnings
     3) printf '   (exit code 3: done, with the warnings above)\n' ;;
     *) return "$code" ;;
   esac
+}
+sandbox() { bin/sandbox --name "${instances[0]}" "$@"; } # the demo's first one
+apply() {                                                # makes what is in the file, and shows it
+  printf '\n%s$ kubectl create -f - <<EOF%s\n' "$strong" "$plain"
+  cat "$1"
+  printf '%sEOF%s\n' "$strong" "$plain"
+  kubectl create -f "$1"
 }
 fail() {
   printf '\n%sThe demo failed: %s%s\n' "$strong" "$1" "$plain" >&2

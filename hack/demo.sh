@@ -10,10 +10,6 @@ cd "$(dirname "$0")/.."
 . hack/demo-lib.sh
 instances=(demo)
 begin "$@"
-sandbox() { bin/sandbox --name demo "$@"; }
-instance=demo
-# shellcheck source=hack/demo-common.sh
-. hack/demo-common.sh
 
 say "Start a sandbox" \
   "A real Kubernetes API server with Longhorn, KubeVirt and an S3 server as the" \
