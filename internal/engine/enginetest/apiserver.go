@@ -351,7 +351,6 @@ func (s *APIServer) watch(w http.ResponseWriter, r *http.Request, key objectKey)
 	w.WriteHeader(http.StatusOK)
 	flusher, _ := w.(http.Flusher)
 	flusher.Flush()
-	encoder := json.NewEncoder(w)
 	seen := 0
 	for {
 		s.mu.Lock()
@@ -362,7 +361,12 @@ func (s *APIServer) watch(w http.ResponseWriter, r *http.Request, key objectKey)
 			if c.version <= from || !selects(r, key, c.key, c.object) {
 				continue
 			}
-			if encoder.Encode(map[string]any{"type": c.kind, "object": c.object.Object}) != nil {
+			event, err := json.Marshal(map[string]any{"type": c.kind, "object": c.object.Object})
+			if err != nil {
+				s.t.Error(err)
+				return
+			}
+			if _, err := w.Write(event); err != nil {
 				return
 			}
 		}
@@ -454,7 +458,7 @@ func (s *APIServer) answer(w http.ResponseWriter, object map[string]any) {
 
 func (s *APIServer) fail(w http.ResponseWriter, err error) {
 	status := apierrors.NewInternalError(err).ErrStatus
-	if known, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // as it was made
+	if known, ok := err.(apierrors.APIStatus); ok {
 		status = known.Status()
 	}
 	status.APIVersion, status.Kind = "v1", "Status"

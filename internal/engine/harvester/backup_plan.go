@@ -6,6 +6,7 @@ package harvester
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -80,7 +81,7 @@ func (e *Engine) planBackup(ctx context.Context, req vmbackup.BackupRequest) (*v
 	if err != nil {
 		return nil, err
 	}
-	warnings := append(machine.Warnings, lacks...)
+	warnings := slices.Concat(machine.Warnings, lacks)
 	for _, w := range []string{warning, unreached} {
 		if w != "" {
 			warnings = append(warnings, w)

@@ -365,7 +365,7 @@ func (k contract) Left() []string          { return k.c.left() }
 func (k contract) Writes() []string {
 	k.c.store.mu.Lock()
 	defer k.c.store.mu.Unlock()
-	return append(k.c.APIServer.Writes(), k.c.store.writes...)
+	return append(k.c.Writes(), k.c.store.writes...)
 }
 
 func (k contract) Uploads() int {

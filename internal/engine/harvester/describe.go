@@ -98,7 +98,8 @@ func (r *backupRun) written(ctx context.Context, store target.Store, key string)
 		return false, err
 	}
 	record, err := metadata.DecodeRecord(key, content)
-	return err == nil && record.Operation == r.operation, nil //nolint:nilerr // one that cannot be read is written anew
+	// One that cannot be read is written anew.
+	return err == nil && record.Operation == r.operation, nil
 }
 
 // record is everything that is known of the backup: what Harvester has noted at its
