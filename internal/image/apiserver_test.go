@@ -181,7 +181,7 @@ func (s *apiServer) changes() []string {
 func status(w http.ResponseWriter, code int, reason, message string, a address) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(map[string]any{
+	encode(w, map[string]any{
 		"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message,
 		"details": map[string]any{"name": a.name, "kind": a.resource},
 	})
@@ -189,7 +189,14 @@ func status(w http.ResponseWriter, code int, reason, message string, a address) 
 
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
+	encode(w, v)
+}
+
+// encode writes an answer; a client that is gone needs none.
+func encode(w http.ResponseWriter, v any) {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		return
+	}
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -286,7 +293,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, a address) {
 		changed := s.changed
 		s.mu.Unlock()
 		for _, c := range news {
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": c.kind, "object": c.object.Object})
+			encode(w, map[string]any{"type": c.kind, "object": c.object.Object})
 		}
 		flusher.Flush()
 		select {

@@ -68,10 +68,10 @@ func (i *Images) describe(ctx context.Context, image *vmbackup.Image, targetName
 func (i *Images) awaitHarvester(ctx context.Context, image *vmbackup.Image) error {
 	setting, err := i.clients.Harvester.Settings().Get(ctx, harvester.BackupTargetSetting, metav1.GetOptions{})
 	if err != nil {
-		return nil //nolint:nilerr // what it would do is not known; what is missing is written here
+		return nil // what it would do is not known; what is missing is written here
 	}
 	if t, err := harvester.DecodeTarget(setting); err != nil || t.URL() == "" {
-		return nil //nolint:nilerr // it has no target
+		return nil // it has no target
 	}
 	patient, cancel := context.WithTimeout(ctx, harvesterPatience)
 	defer cancel()

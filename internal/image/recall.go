@@ -109,7 +109,7 @@ func (i *Images) descriptionBy(ctx context.Context, name, targetName string) (*m
 		}
 		d, err := metadata.DecodeHarvesterImage(key, content)
 		if err != nil {
-			continue //nolint:nilerr // a damaged file of another image hides nothing
+			continue // a damaged file of another image hides nothing
 		}
 		if backing, err := d.BackingImage(); err == nil && backing == name {
 			return d, nil

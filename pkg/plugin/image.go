@@ -149,8 +149,11 @@ func (o *listOptions) validateImages() error {
 		flag string
 		set  bool
 	}{
-		{"selector", o.options.Selector != ""}, {"vm", o.options.VM != ""}, {"limit", o.options.Limit != 0},
-		{"watch", o.watch}, {"from", o.options.Source != vmbackup.SourceCluster},
+		{"selector", o.options.Selector != ""},
+		{"vm", o.options.VM != ""},
+		{"limit", o.options.Limit != 0},
+		{"watch", o.watch},
+		{"from", o.options.Source != vmbackup.SourceCluster},
 	} {
 		if f.set {
 			return invalid("--%s is not for images", f.flag)

@@ -159,8 +159,12 @@ func (o *imageCreateOptions) again(r vmbackup.ImageRequest) string {
 	}
 	words := []string{r.Name}
 	for _, f := range []struct{ flag, value string }{
-		{"--url", r.Source.URL}, {"--from-claim", r.Source.Claim}, {"--from-image", r.Source.Image},
-		{"--checksum", r.Checksum}, {"--storage-class", r.StorageClass}, {"--display-name", o.request.DisplayName},
+		{"--url", r.Source.URL},
+		{"--from-claim", r.Source.Claim},
+		{"--from-image", r.Source.Image},
+		{"--checksum", r.Checksum},
+		{"--storage-class", r.StorageClass},
+		{"--display-name", o.request.DisplayName},
 	} {
 		if f.value != "" {
 			words = append(words, f.flag, f.value)

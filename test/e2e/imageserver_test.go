@@ -62,10 +62,10 @@ func TestImageServer(t *testing.T) {
 	})
 	server := &http.Server{Handler: mux}
 	go func() { _ = server.Serve(listener) }()
-	if _, err := fmt.Fprintf(os.Stdout, "http://%s\n", listener.Addr()); err != nil {
+	if _, err := fmt.Fprintf(os.Stdout, "http://%s\n", listener.Addr()); err != nil { //nolint:forbidigo // this is a process of its own
 		t.Fatal(err)
 	}
-	in := bufio.NewReader(os.Stdin)
+	in := bufio.NewReader(os.Stdin) //nolint:forbidigo // this is a process of its own
 	if _, err := in.ReadString('\n'); err == nil {
 		close(gate)
 		_, _ = io.Copy(io.Discard, in)
@@ -79,7 +79,7 @@ func (s *suite) sharedDirectory(t *testing.T) string {
 	if err := os.MkdirAll(filepath.Join(s.repository, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	directory, err := os.MkdirTemp(filepath.Join(s.repository, "bin"), "e2e-images-")
+	directory, err := os.MkdirTemp(filepath.Join(s.repository, "bin"), "e2e-images-") //nolint:usetesting // not below /tmp
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func (s *suite) serveImages(t *testing.T, directory string) *imageServer {
 	self := filepath.Join(directory, "server")
 	copySelf(t, self)
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), s.sandbox, "exec", s.instance, "--", self, "-test.run", "^TestImageServer$", "-test.timeout", "30m", "-serve-images", directory)
-	cmd.Dir, cmd.Stderr = s.repository, os.Stderr
+	cmd.Dir = s.repository
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
