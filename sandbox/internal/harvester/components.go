@@ -68,7 +68,9 @@ func Components(env *component.Env, after After) ([]component.Component, error) 
 			Name:  controllers,
 			Role:  component.Real,
 			About: "Harvester's controllers of VM backups, restores, schedules, images and VMs",
-			After: []string{webhook},
+			// They take Longhorn's backup target away as long as their own setting is empty,
+			// which must not happen before Storage has seen it.
+			After: []string{webhook, after.Storage},
 			Path:  program,
 			Args:  []string{"controllers", "--config=" + config, "--health=" + health},
 			// As its image sets it.
