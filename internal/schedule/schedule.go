@@ -22,7 +22,7 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// jobNamespace is where Harvester keeps the CronJobs of its schedules.
+// jobNamespace is where Harvester keeps the CronJobs of its schedules, and runs itself.
 const jobNamespace = "harvester-system"
 
 // Backups lists the backups of a namespace that Harvester has made; of all for "".
