@@ -46,7 +46,8 @@ func (s *suite) testElsewhere(t *testing.T) {
 	// Both are there: the source's machine keeps its addresses.
 	run := func(args ...string) result {
 		return s.exec(t.Context(), t, s.plugin, []string{"KUBECONFIG=" + source.kubeconfig}, append([]string{
-			"restore", "moving", "-n", m.namespace, "--to-kubeconfig", s.kubeconfig, "--create-namespace"}, args...)...)
+			"restore", "moving", "-n", m.namespace, "--to-kubeconfig", s.kubeconfig, "--create-namespace",
+		}, args...)...)
 	}
 	plan := run("--dry-run", "-o", "json")
 	planned := &vmbackup.Restore{}

@@ -67,7 +67,8 @@ func (e *Engine) awaitContentGone(ctx context.Context, name string) error {
 		// A content that is deleted in the moment in which its snapshot gets ready is
 		// forgotten: the sidecar leaves out events of changes that it has made itself
 		// (external-snapshotter, pkg/utils ShouldEnqueueContentChange).
-		if _, err := client.Patch(ctx, name, types.MergePatchType, e.nudge(), metav1.PatchOptions{FieldManager: kube.FieldManager}); nudged(err) != nil {
+		_, err = client.Patch(ctx, name, types.MergePatchType, e.nudge(), metav1.PatchOptions{FieldManager: kube.FieldManager})
+		if err := nudged(err); err != nil {
 			return kube.Error(err, "patch", "VolumeSnapshotContent "+name)
 		}
 	}

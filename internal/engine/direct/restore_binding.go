@@ -56,7 +56,8 @@ func (r *restoreRun) awaitBound(ctx context.Context, told map[string]bool) (bool
 		return false, err
 	}
 	for _, name := range open {
-		if _, err := client.Patch(ctx, name, types.MergePatchType, r.engine.nudge(), metav1.PatchOptions{FieldManager: kube.FieldManager}); nudged(err) != nil {
+		_, err := client.Patch(ctx, name, types.MergePatchType, r.engine.nudge(), metav1.PatchOptions{FieldManager: kube.FieldManager})
+		if err := nudged(err); err != nil {
 			return false, kube.Error(err, "patch", "VolumeSnapshot "+r.namespace()+"/"+name)
 		}
 	}

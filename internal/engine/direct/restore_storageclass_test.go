@@ -89,7 +89,7 @@ func TestStorageClassesThatDoNotComeBack(t *testing.T) {
 					tt.req(&req)
 				}
 				_, err := c.engine.PlanRestore(t.Context(), req)
-				failure(t, err, vmbackup.ReasonStorageClassMissing)
+				wantReason(t, err, vmbackup.ReasonStorageClassMissing)
 			})
 		})
 	}
@@ -103,7 +103,7 @@ func TestStorageClassNeedsItsRight(t *testing.T) {
 		c.allow("other", authv1.ResourceRule{Verbs: []string{"*"}, APIGroups: []string{"", "kubevirt.io", "apps", "snapshot.storage.k8s.io", "longhorn.io", "subresources.kubevirt.io"}, Resources: []string{"*"}})
 		c.forget()
 		_, err := c.engine.PlanRestore(t.Context(), restoreRequest())
-		failure(t, err, vmbackup.ReasonForbidden)
+		wantReason(t, err, vmbackup.ReasonForbidden)
 		wantSame(t, "writes", c.writes(), nil)
 	})
 }
@@ -130,7 +130,7 @@ func TestStorageClassThatAppearsMeanwhile(t *testing.T) {
 					t.Fatal(err)
 				}
 				if tt.reason != "" {
-					failure(t, err, tt.reason)
+					wantReason(t, err, tt.reason)
 				}
 			})
 		})
