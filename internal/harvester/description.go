@@ -13,14 +13,16 @@ import (
 
 // Record is the backup with everything that the machine is made of, as the file on
 // the target tells it. The object is the better source of the two: it keeps the
-// claims' names when Harvester writes the file again after a restore. A snapshot,
-// and a backup that has just begun, has the view alone.
+// claims' names when Harvester writes the file again after a restore. A backup that
+// has just begun has the view alone.
 func (b *VirtualMachineBackup) Record(e Evidence) (*metadata.Record, error) {
 	view := b.View(e)
 	operation := b.Annotations[AnnotationOperation]
-	if view.Spec.Type == vmbackup.TypeSnapshot || b.Status.SourceSpec == nil {
+	if b.Status.SourceSpec == nil {
 		return &metadata.Record{Backup: *view, Operation: operation}, nil
 	}
+	spec := b.Spec
+	spec.Type = TypeBackup // of a snapshot there is no file, and it would tell the same
 	volumes := each(b.Status.VolumeBackups, VolumeBackup.copied)
 	for i := range volumes {
 		volumes[i].ReadyToUse, volumes[i].CreationTime, volumes[i].Error = nil, nil, nil
@@ -32,7 +34,7 @@ func (b *VirtualMachineBackup) Record(e Evidence) (*metadata.Record, error) {
 		VMSourceSpec  *SourceSpec              `json:"vmSourceSpec,omitempty"`
 		VolumeBackups []VolumeBackup           `json:"volumeBackups,omitempty"`
 		SecretBackups []SecretBackup           `json:"secretBackups,omitempty"`
-	}{b.Name, b.Namespace, b.Spec, b.Status.SourceSpec, volumes, b.Status.SecretBackups})
+	}{b.Name, b.Namespace, spec, b.Status.SourceSpec, volumes, b.Status.SecretBackups})
 	if err != nil {
 		return nil, fmt.Errorf("%s %s/%s: %w", BackupKind, b.Namespace, b.Name, err)
 	}

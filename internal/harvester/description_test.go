@@ -61,12 +61,18 @@ func TestRecordOfWhatControllersWrote(t *testing.T) {
 	}
 }
 
-func TestRecordOfASnapshotIsAView(t *testing.T) {
+// A snapshot has a description too, and no handles: its data lies in the volumes.
+func TestRecordOfASnapshot(t *testing.T) {
 	record, err := writtenBackup(t, "virtualmachinebackups.scheduled.json").Record(Evidence{Unseen: "not needed"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !record.Backup.Status.Ready || record.Backup.Spec.Type != vmbackup.TypeSnapshot || record.VM != nil {
-		t.Errorf("%+v", record)
+	if !record.Backup.Status.Ready || record.Backup.Spec.Type != vmbackup.TypeSnapshot || len(record.VM) == 0 || len(record.Claims) != 2 {
+		t.Errorf("%+v", record.Backup)
+	}
+	for _, v := range record.Backup.Status.Volumes {
+		if v.SnapshotHandle != "" || v.State != vmbackup.StateReady {
+			t.Errorf("volume %+v", v)
+		}
 	}
 }

@@ -178,6 +178,9 @@ func (o *restoreOptions) execute(ctx context.Context) error {
 	if err != nil {
 		return unbegun(ctx, err, o.run.timeout)
 	}
+	if err := g.tellNote(plan); err != nil {
+		return err
+	}
 	if o.dryRun.on() {
 		return o.showPlan(plan)
 	}
@@ -233,6 +236,16 @@ func (g *globals) runRestore(ctx context.Context, s *session, ref vmbackup.Ref, 
 		return runErr
 	}
 	return g.stopped(ctx, runErr, operation{restore: true, ref: ref}, "resume", flags.timeout)
+}
+
+// tellNote says, on the error stream, why it is not Harvester that restores. It is no
+// warning: the result is the same.
+func (g *globals) tellNote(plan *vmbackup.RestorePlan) error {
+	if plan.Note == "" || g.progress == string(render.ProgressJSON) || g.progress == string(render.ProgressNone) {
+		return nil
+	}
+	_, err := fmt.Fprintf(g.streams.ErrOut, "note: %s\n", plan.Note)
+	return err
 }
 
 // tellOldVolumes says, on the error stream, how to remove what a restore in place has kept.

@@ -63,6 +63,9 @@ type RestorePlan struct {
 	Warnings []string
 	// Comparison is of a restore into another cluster than the backup's.
 	Comparison []Comparison
+	// Note says in a line why this engine does it and not the one that goes first;
+	// empty where there is nothing to say.
+	Note string
 	// State is the engine's own knowledge, carried from plan to start.
 	State any
 }

@@ -129,7 +129,7 @@ func (s *suite) testHarvesterShown(t *testing.T, m machine) {
 // testHarvesterRestored restores with all that Harvester itself would drop.
 func (s *suite) testHarvesterRestored(t *testing.T, m machine, to string, sums map[string]string) {
 	// Harvester has fixed the machine's MAC address, so that a second one gets another, which is told.
-	r := s.restore(t, 3, "restore", "theirs", "-n", m.namespace, "--to-namespace", to)
+	r := s.restore(t, 3, "restore", "theirs", "-n", m.namespace, "--to-namespace", to, "--engine", "direct")
 	if len(r.Status.Warnings) != 1 || !strings.Contains(r.Status.Warnings[0], "MAC address") {
 		t.Errorf("warnings %q", r.Status.Warnings)
 	}
@@ -147,7 +147,7 @@ func (s *suite) testHarvestersOwn(t *testing.T, m machine) {
 	if b.Status.Phase != vmbackup.PhaseReady || b.Spec.Type != vmbackup.TypeSnapshot {
 		t.Errorf("%+v", b)
 	}
-	s.refused(t, []string{"only Harvester can restore it"}, "restore", "cut", "-n", m.namespace, "--to-name", "other")
+	s.refused(t, []string{"only Harvester can restore it", "--engine harvester"}, "restore", "cut", "-n", m.namespace, "--to-name", "other", "--engine", "direct")
 }
 
 // testFoundByHarvester lets Harvester find on the target what the plugin has

@@ -52,6 +52,23 @@ func (e *Engine) Delegating(d Delegate, store journal.Store) *Engine {
 	return with
 }
 
+// Delegated reports whether the journal has the record of a restore that was left to
+// a delegate.
+func (e *Engine) Delegated(ctx context.Context, ref vmbackup.Ref) (bool, error) {
+	entry, err := e.journal.Get(ctx, journal.KindRestore, ref)
+	if err != nil {
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound {
+			err = nil
+		}
+		return false, err
+	}
+	record, err := decodeRestore(ref, entry.Data)
+	if err != nil {
+		return false, nil //nolint:nilerr // whoever reads it next says so
+	}
+	return record.Delegate != "", nil
+}
+
 // Delegated is one restore whose volumes and machine a Delegate makes.
 type Delegated struct{ run *restoreRun }
 
@@ -111,6 +128,12 @@ func (d *Delegated) EndsRunning() bool {
 
 // InPlace reports whether the machine is there already and gets other disks.
 func (d *Delegated) InPlace() bool { return d.run.record.InPlace != nil }
+
+// Stops reports whether a machine of a restore in place is running and has to be stopped.
+func (d *Delegated) Stops() bool {
+	ip := d.run.record.InPlace
+	return ip != nil && (ip.Was.Ran || ip.Was.Strategy == kubevirtv1.RunStrategyAlways)
+}
 
 // DeletesOldVolumes reports whether the replaced claims are deleted in the end.
 func (d *Delegated) DeletesOldVolumes() bool {

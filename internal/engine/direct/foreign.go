@@ -35,7 +35,7 @@ func (e *Engine) described(record *metadata.Record) error {
 		return nil
 	}
 	return vmbackup.Errorf(vmbackup.ReasonStorageUnsupported, "backup %s is a snapshot that Harvester keeps in the volumes, and only Harvester can restore it", b.Ref()).
-		WithHint("restore it in Harvester's UI, or with an object of %s.%s; a backup of type backup can be restored here", harvester.RestoreResource, harvester.Group)
+		WithHint("have Harvester restore it, in its namespace: without --engine, or with --engine %s; a backup of type backup can be restored in any way", vmbackup.EngineHarvester)
 }
 
 // startPatch gives a halted machine its run strategy. On Harvester an admission

@@ -5,7 +5,6 @@ package harvester
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,30 +13,35 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kubevirtv1 "kubevirt.io/api/core/v1"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/direct"
 	hv "github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/kube"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// inability is what Harvester cannot do and the direct engine can.
-type inability struct{ why string }
-
-func (i *inability) Error() string { return i.why }
-
 // cannot refuses a restore that Harvester cannot do as it was asked for.
 func cannot(backup vmbackup.Ref, why string) error {
-	return vmbackup.Errorf(vmbackup.ReasonEngineUnavailable, "Harvester cannot restore backup %s so: %w; nothing was changed", backup, &inability{why}).
+	return vmbackup.Errorf(vmbackup.ReasonEngineUnavailable, "Harvester cannot restore backup %s so: %w; nothing was changed", backup, &Unfit{Why: why}).
 		AsPreflight().WithHint("leave the choice of the engine to the tool (without --engine), or run the same command with --engine direct")
 }
 
-// Unable says why a plan was refused which the direct engine may well make; ok is
-// false for every other error.
-func Unable(err error) (why string, ok bool) {
-	var i *inability
-	if !errors.As(err, &i) {
-		return "", false
+// Reservation says why the direct engine does a restore better that Harvester can do,
+// empty where it does not.
+func Reservation(plan *vmbackup.RestorePlan) string {
+	d, ok := direct.DelegatedPlan(plan)
+	if !ok {
+		return ""
 	}
-	return i.why, true
+	state, err := stateOf(d)
+	switch {
+	case err != nil:
+		return ""
+	case d.Stops():
+		return "it restores in place only what is off, for as long as the data takes; so the machine runs on until its new disks are there"
+	case !d.EndsRunning() && !state.Halts:
+		return "it starts every machine that it restores, and this one is to be off"
+	}
+	return ""
 }
 
 // unservable says what of a request Harvester has no means for, empty for nothing.

@@ -155,11 +155,11 @@ func TestOverwritten(t *testing.T) {
 
 func TestCannotIsKnown(t *testing.T) {
 	err := cannot(vmbackup.Ref{Namespace: "shop", Name: "nightly"}, "it is Tuesday")
-	why, ok := Unable(preflight(err))
-	if !ok || why != "it is Tuesday" || !vmbackup.AsError(err, "").Preflight {
-		t.Errorf("%q %v %v", why, ok, err)
+	why := UnfitFor(preflight(err))
+	if why != "it is Tuesday" || !vmbackup.AsError(err, "").Preflight {
+		t.Errorf("%q %v", why, err)
 	}
-	if _, ok := Unable(vmbackup.Errorf(vmbackup.ReasonConflict, "no")); ok {
+	if UnfitFor(vmbackup.Errorf(vmbackup.ReasonConflict, "no")) != "" {
 		t.Error("any error is an inability")
 	}
 }

@@ -66,6 +66,21 @@ func (e *Engine) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup
 	return e.restores(&restoreDelegate{}, nil).RunRestore(ctx, ref, opts)
 }
 
+// KeepsRestore reports whether Harvester has an object of a restore of that name, or
+// the tool the record of one that it had.
+func (e *Engine) KeepsRestore(ctx context.Context, ref vmbackup.Ref) (bool, error) {
+	_, err := e.clients.Harvester.Restores(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return true, nil
+	case apierrors.IsForbidden(err):
+		return false, nil
+	case !apierrors.IsNotFound(err):
+		return false, kube.Error(err, "read", restoreName(ref))
+	}
+	return e.direct.Delegated(ctx, ref)
+}
+
 // CancelRestore gives up a restore whose machine was not started yet.
 func (e *Engine) CancelRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
 	return e.restores(&restoreDelegate{}, nil).CancelRestore(ctx, ref, opts)

@@ -253,7 +253,7 @@ func TestRestoreOfSomebodyElse(t *testing.T) {
 func TestRecordTooLarge(t *testing.T) {
 	j, server := newRestoreJournal(t)
 	_, err := j.Create(t.Context(), restoreEntry(strings.Repeat("x", recordLimit)))
-	if _, unable := Unable(err); !unable || len(server.objects) > 0 {
+	if UnfitFor(err) == "" || len(server.objects) > 0 {
 		t.Errorf("%v, %d objects", err, len(server.objects))
 	}
 }

@@ -199,9 +199,13 @@ func concatenated(parts ...string) string {
 func (r *restoreDelegate) objects(d *direct.Delegated) []vmbackup.PlannedObject {
 	restore := d.Restore()
 	api := hv.GroupVersion().String()
+	note := "Harvester's controllers do it; deletion policy retain; the restore's record"
+	if d.Stops() {
+		note += "; the machine is off until all data is there"
+	}
 	list := []vmbackup.PlannedObject{{
 		Action: vmbackup.ActionCreate, APIVersion: api, Kind: hv.RestoreKind, Namespace: restore.Metadata.Namespace, Name: restore.Metadata.Name,
-		Note: "Harvester's controllers do it; deletion policy retain; the restore's record",
+		Note: note,
 	}}
 	for _, v := range restore.Status.Volumes {
 		list = append(list, vmbackup.PlannedObject{

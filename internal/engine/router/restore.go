@@ -6,37 +6,145 @@ package router
 import (
 	"context"
 
+	"github.com/vmbackup/kubectl-vmbackup/internal/engine/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
-// Restores are the direct engine's: it restores what either engine has backed up.
+// restores is the half of an engine that is about restores.
+type restores interface {
+	Name() string
+	StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (*vmbackup.Restore, error)
+	RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error)
+	CancelRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error)
+	DeleteRestore(ctx context.Context, ref vmbackup.Ref) error
+	FollowRestore(ctx context.Context, ref vmbackup.Ref, sink vmbackup.Sink) error
+}
 
-// PlanRestore implements vmbackup.Engine.
+// restoreOf is the key of a restore's keeper: a backup may have its name.
+type restoreOf vmbackup.Ref
+
+// PlanRestore plans with Harvester what it keeps, where it can do what is asked for
+// and nothing speaks against it; else with the direct engine, which restores what
+// either engine has backed up. Why it is not Harvester that does it is told in a line.
 func (r *Router) PlanRestore(ctx context.Context, req vmbackup.RestoreRequest) (*vmbackup.RestorePlan, error) {
-	return r.direct.PlanRestore(ctx, req)
+	engine, why, err := r.chosen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if engine != backups(r.harvester) {
+		return r.restoreDirect(ctx, req, why)
+	}
+	if r.choice == vmbackup.EngineHarvester {
+		return r.restoreHarvester(ctx, req)
+	}
+	// What the tool has backed up itself it restores itself: its record has more.
+	own, err := r.direct.Recorded(ctx, req.Backup)
+	if err != nil {
+		return nil, vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	}
+	if own {
+		return r.restoreDirect(ctx, req, "")
+	}
+	theirs, err := r.harvester.Recorded(ctx, req.Backup)
+	if err != nil {
+		return nil, vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	}
+	if !theirs {
+		return r.restoreDirect(ctx, req, "")
+	}
+	plan, err := r.restoreHarvester(ctx, req)
+	unfit := harvester.UnfitFor(err)
+	if err == nil {
+		unfit = harvester.Reservation(plan)
+	}
+	if unfit == "" {
+		return plan, err
+	}
+	direct, directErr := r.restoreDirect(ctx, req, "this is done without Harvester's controllers: "+unfit)
+	if directErr != nil && err == nil {
+		return plan, nil // Harvester can, if not as well
+	}
+	return direct, directErr
 }
 
-// StartRestore implements vmbackup.Engine.
+func (r *Router) restoreHarvester(ctx context.Context, req vmbackup.RestoreRequest) (*vmbackup.RestorePlan, error) {
+	plan, err := r.harvester.PlanRestore(ctx, req)
+	if err == nil {
+		r.keepers.Store(plan, r.harvester)
+	}
+	return plan, err
+}
+
+func (r *Router) restoreDirect(ctx context.Context, req vmbackup.RestoreRequest, why string) (*vmbackup.RestorePlan, error) {
+	plan, err := r.direct.PlanRestore(ctx, req)
+	if err == nil {
+		plan.Note = why
+	}
+	return plan, err
+}
+
+// StartRestore starts with the engine that has planned it.
 func (r *Router) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (*vmbackup.Restore, error) {
-	return r.direct.StartRestore(ctx, plan)
+	engine := restores(r.direct)
+	if found, ok := r.keepers.LoadAndDelete(plan); ok {
+		engine = found.(restores)
+	}
+	restore, err := engine.StartRestore(ctx, plan)
+	if err == nil {
+		r.keepers.Store(restoreOf(restore.Ref()), engine)
+	}
+	return restore, err
 }
 
-// RunRestore implements vmbackup.Engine.
+// restorer is the engine that keeps the record of a restore: the direct engine's goes first.
+func (r *Router) restorer(ctx context.Context, ref vmbackup.Ref) (restores, error) {
+	if engine, found := r.keepers.Load(restoreOf(ref)); found {
+		return engine.(restores), nil
+	}
+	served, err := r.serves(ctx)
+	if err != nil || !served {
+		return r.direct, err
+	}
+	theirs, err := r.harvester.KeepsRestore(ctx, ref)
+	if err != nil || !theirs {
+		return r.direct, err
+	}
+	return r.harvester, nil
+}
+
+// RunRestore runs with the engine that keeps the record.
 func (r *Router) RunRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
-	return r.direct.RunRestore(ctx, ref, opts)
+	engine, err := r.restorer(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return engine.RunRestore(ctx, ref, opts)
 }
 
-// CancelRestore implements vmbackup.Engine.
+// CancelRestore cancels with the engine that keeps the record.
 func (r *Router) CancelRestore(ctx context.Context, ref vmbackup.Ref, opts vmbackup.RunOptions) (*vmbackup.Restore, error) {
-	return r.direct.CancelRestore(ctx, ref, opts)
+	engine, err := r.restorer(ctx, ref)
+	if err != nil {
+		return nil, vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	}
+	defer r.keepers.Delete(restoreOf(ref))
+	return engine.CancelRestore(ctx, ref, opts)
 }
 
-// DeleteRestore implements vmbackup.Engine.
+// DeleteRestore deletes with the engine that keeps the record.
 func (r *Router) DeleteRestore(ctx context.Context, ref vmbackup.Ref) error {
-	return r.direct.DeleteRestore(ctx, ref)
+	engine, err := r.restorer(ctx, ref)
+	if err != nil {
+		return vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	}
+	return engine.DeleteRestore(ctx, ref)
 }
 
-// FollowRestore implements vmbackup.Engine.
+// FollowRestore follows with the engine that keeps the record.
 func (r *Router) FollowRestore(ctx context.Context, ref vmbackup.Ref, sink vmbackup.Sink) error {
-	return r.direct.FollowRestore(ctx, ref, sink)
+	engine, err := r.restorer(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return engine.FollowRestore(ctx, ref, sink)
 }
