@@ -50,6 +50,7 @@ func TestHarvester(t *testing.T) {
 		{"it is restored without its controllers", func(t *testing.T) { s.testHarvesterRestored(t, m, elsewhere, sums) }},
 		{"its snapshots and its deletion are its own", func(t *testing.T) { s.testHarvestersOwn(t, m) }},
 		{"its controllers make the plugin's backups", s.testByHarvester},
+		{"restores are left to Harvester", s.testHarvesterRestores},
 		{"Harvester finds and restores a backup of the plugin", func(t *testing.T) { s.testFoundByHarvester(t, m, sums) }},
 		{"its target is shown, looked at and left as it is", s.testHarvesterTarget},
 		{"a schedule is made, runs, rests and goes", func(t *testing.T) { s.testSchedules(t, m) }},
