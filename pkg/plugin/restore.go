@@ -28,6 +28,10 @@ The data is restored into new volumes while the machine runs on; it is off only
 while the disks are exchanged, and then runs as it did before. Old volumes,
 secrets and config maps stay as they are, so that there is a way back.
 
+On Harvester, a backup that Harvester keeps is restored by its controllers where
+they can do what is asked for, and what they leave out of the machine is put
+back; a line says why where they do not. --engine chooses.
+
 What can go wrong is looked at first: the namespace and its quota,
 StorageClasses, networks, backing images, Longhorn's room, the user's rights and
 the data itself. What does not fit is refused with exit code 4 before anything

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -247,7 +248,9 @@ func macOf(vm *unstructured.Unstructured) string {
 // Harvester has made goes, and its record says so.
 func (s *suite) testHarvesterCanceled(t *testing.T, m machine) {
 	s.want(t, 3, "restore", "base", "-n", m.namespace, "--to-name", "unwanted", "--name", "unwanted", "--engine", "harvester", "--wait=false")
+	began := time.Now()
 	r := s.restore(t, 0, "cancel", "restore/unwanted", "-n", m.namespace)
+	t.Logf("canceled after %.0f s", time.Since(began).Seconds())
 	if r.Status.Phase != vmbackup.PhaseCanceled {
 		t.Errorf("%+v", r.Status)
 	}

@@ -171,7 +171,7 @@ func (d *Delegated) Settle(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.run.awaitOff(ctx, vmi); err != nil || d.RunStrategy() == kubevirtv1.RunStrategyHalted {
+	if err := d.run.awaitOff(ctx, vmi, "start"); err != nil || d.RunStrategy() == kubevirtv1.RunStrategyHalted {
 		return err
 	}
 	patch, err := d.run.engine.startPatch(ctx, d.RunStrategy())
@@ -223,7 +223,7 @@ func (d *Delegated) Stop(ctx context.Context) (start func(context.Context) error
 	if d.run.events == nil {
 		d.run.events = flow.NewEvents(vmbackup.NopSink{}, "", d.run.engine.clock)
 	}
-	if err := d.run.awaitOff(ctx, vmi); err != nil {
+	if err := d.run.awaitOff(ctx, vmi, "start"); err != nil {
 		if ctx.Err() == nil {
 			return nothing, errors.Join(err, start(ctx))
 		}

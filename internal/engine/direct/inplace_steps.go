@@ -121,11 +121,12 @@ func (r *restoreRun) stop(ctx context.Context) error {
 			return kube.Error(err, "stop", "VirtualMachine "+r.machineRef().String())
 		}
 	}
-	return r.awaitOff(ctx, vmi)
+	return r.awaitOff(ctx, vmi, "stop")
 }
 
-// awaitOff waits until nothing of the machine runs, for as long as its guest may take.
-func (r *restoreRun) awaitOff(ctx context.Context, vmi *kubevirtv1.VirtualMachineInstance) error {
+// awaitOff waits until nothing of the machine runs, for as long as its guest may take,
+// and tells so in the step given.
+func (r *restoreRun) awaitOff(ctx context.Context, vmi *kubevirtv1.VirtualMachineInstance, step string) error {
 	grace := 180 * time.Second // KubeVirt's own
 	if vmi != nil && vmi.Spec.TerminationGracePeriodSeconds != nil {
 		grace = time.Duration(*vmi.Spec.TerminationGracePeriodSeconds) * time.Second
@@ -135,7 +136,7 @@ func (r *restoreRun) awaitOff(ctx context.Context, vmi *kubevirtv1.VirtualMachin
 	defer cancel()
 	client := r.engine.clients.KubeVirt.KubevirtV1()
 	if vmi != nil {
-		r.events.Step("stop", vmbackup.StateRunning, fmt.Sprintf("waiting until the guest has shut down; it has %s for it", grace))
+		r.events.Step(step, vmbackup.StateRunning, fmt.Sprintf("waiting until the guest has shut down; it has %s for it", grace))
 	}
 	err := kube.WaitGone[*kubevirtv1.VirtualMachineInstance](waiting, kube.One(client.VirtualMachineInstances(vm.Namespace), vm.Name), "VirtualMachine "+vm.String()+" to be off", "")
 	if err == nil {
