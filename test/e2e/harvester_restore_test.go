@@ -59,6 +59,7 @@ func (s *suite) testHarvesterRestores(t *testing.T) {
 			"Killed":   func(t *testing.T) { s.testHarvesterKilled(t, m, elsewhere, sums) },
 			"Canceled": func(t *testing.T) { s.testHarvesterCanceled(t, m) },
 			"Guards":   func(t *testing.T) { s.testHarvesterGuards(t, m, elsewhere) },
+			"Snapshot": func(t *testing.T) { s.testHarvesterSnapshot(t, m, elsewhere, sums) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -265,6 +266,18 @@ func (s *suite) testHarvesterCanceled(t *testing.T, m machine) {
 		t.Errorf("it is told as %+v", r.Status)
 	}
 	s.want(t, 0, "delete", "restore/unwanted", "-n", m.namespace)
+}
+
+// testHarvesterSnapshot restores what lies in the volumes alone, which Harvester can.
+func (s *suite) testHarvesterSnapshot(t *testing.T, m machine, to string, sums map[string]string) {
+	s.harvesterBackup(t, m, "cut-in", vmbackup.TypeSnapshot)
+	s.backup(t, 0, "watch", "cut-in", "-n", m.namespace)
+	s.refused(t, []string{"Harvester restores it there only"}, "restore", "cut-in", "-n", m.namespace, "--to-namespace", to, "--to-name", "x", "--engine", "harvester")
+	r := s.restore(t, 3, "restore", "cut-in", "-n", m.namespace, "--to-name", "of-snapshot")
+	if r.Status.Engine != vmbackup.EngineHarvester {
+		t.Errorf("%+v", r.Status)
+	}
+	s.restored(t, r, "Running", sums)
 }
 
 // testHarvesterGuards asks for what Harvester cannot do, or would hang at.

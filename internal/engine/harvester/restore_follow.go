@@ -23,8 +23,6 @@ import (
 )
 
 const (
-	// stuckLimit is how long one and the same error of Harvester's may stand.
-	stuckLimit = 10 * time.Minute
 	// startLimit is how long the machine may take to run once its data is there.
 	startLimit = 5 * time.Minute
 	// freshError is how long an error of Harvester's is not told: its first attempts
