@@ -54,8 +54,11 @@ func (r *Router) PlanRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	}
 	plan, err := r.restoreHarvester(ctx, req)
 	unfit := harvester.UnfitFor(err)
-	if err == nil {
+	switch reason := vmbackup.ReasonOf(err); {
+	case err == nil:
 		unfit = harvester.Reservation(plan)
+	case reason == vmbackup.ReasonStorageClassMissing || reason == vmbackup.ReasonImageMissing:
+		unfit = "it needs StorageClasses and images to be there, and this can make them first" // or refuses them, too
 	}
 	if unfit == "" {
 		return plan, err
