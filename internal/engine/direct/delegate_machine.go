@@ -70,11 +70,31 @@ func (d *Delegated) PutBack(ctx context.Context, keep []string) (ran bool, err e
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && !apierrors.IsForbidden(err) {
 		return false, kube.Error(err, "end", "VirtualMachineInstance "+ref.String())
 	}
+	d.hurry(ctx, vmi)
 	one := kube.One(d.run.engine.clients.KubeVirt.KubevirtV1().VirtualMachineInstances(ref.Namespace), ref.Name)
 	if err := kube.WaitGone[*kubevirtv1.VirtualMachineInstance](ctx, one, "the first instance of VirtualMachine "+ref.String()+" to be gone", vmi.UID); err != nil {
 		return false, err
 	}
 	return vmi.Status.Phase == kubevirtv1.Running, nil
+}
+
+// hurry shortens the time that the pod of an instance has for ending, where its guest
+// has not run: there is nothing to shut down. Who may not do that waits.
+func (d *Delegated) hurry(ctx context.Context, vmi *kubevirtv1.VirtualMachineInstance) {
+	if vmi.Status.Phase == kubevirtv1.Running {
+		return
+	}
+	pods := d.run.engine.clients.Core.CoreV1().Pods(vmi.Namespace)
+	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: kubevirtv1.CreatedByLabel + "=" + string(vmi.UID)})
+	if err != nil {
+		return
+	}
+	soon := int64(1)
+	for i := range list.Items {
+		pod := &list.Items[i]
+		// What comes of it is seen at the instance.
+		_ = pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &soon, Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+	}
 }
 
 // SetClaims gives the restored claims the names that the delegate has for them, by
