@@ -42,7 +42,7 @@ func TestDeleteLeavesHarvestersBackups(t *testing.T) {
 	})
 }
 
-// A snapshot of Harvester's has no description to restore from.
+// A snapshot that Harvester keeps is for Harvester to restore.
 func TestRestoreRefusesHarvestersSnapshots(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		b := vmbackup.NewBackup(b1)
@@ -51,7 +51,7 @@ func TestRestoreRefusesHarvestersSnapshots(t *testing.T) {
 		c.engine.records = fixed{c.engine.records, &metadata.Record{Backup: *b}}
 		_, err := c.engine.PlanRestore(t.Context(), vmbackup.RestoreRequest{Backup: b1, From: vmbackup.SourceCluster, ToNamespace: "other"})
 		e := failure(t, err, vmbackup.ReasonStorageUnsupported)
-		if !e.Preflight || !strings.Contains(e.Hint, "virtualmachinerestores.harvesterhci.io") {
+		if !e.Preflight || !strings.Contains(e.Hint, "--engine harvester") {
 			t.Errorf("%+v", e)
 		}
 		wantSame(t, "writes", c.writes(), nil)
