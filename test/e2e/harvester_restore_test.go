@@ -91,7 +91,7 @@ func (s *suite) testBothEngines(t *testing.T, m machine, sums map[string]string)
 		t.FailNow()
 	}
 	theirs, ours := s.get(t, machines, m.namespace, "by-harvester"), s.get(t, machines, m.namespace, "by-direct")
-	for path, difference := range fieldsThatDiffer(comparable(t, theirs, restores[0]), comparable(t, ours, restores[1])) {
+	for path, difference := range fieldsThatDiffer(withoutNames(t, theirs, restores[0]), withoutNames(t, ours, restores[1])) {
 		t.Errorf("field %s: %s", path, difference)
 	}
 	if theirs.GetLabels()["team"] != "retail" || theirs.GetAnnotations()["field.cattle.io/description"] != "the shop" || text(theirs, "spec", "runStrategy") != "Always" {
@@ -122,9 +122,9 @@ func (s *suite) testBothEngines(t *testing.T, m machine, sums map[string]string)
 	}
 }
 
-// comparable is a machine without what every object has of its own, and with the names
+// withoutNames is a machine without what every object has of its own, and with the names
 // of its claims and Secrets, and its MAC addresses, in the same words for both.
-func comparable(t *testing.T, vm *unstructured.Unstructured, r *vmbackup.Restore) map[string]any {
+func withoutNames(t *testing.T, vm *unstructured.Unstructured, r *vmbackup.Restore) map[string]any {
 	t.Helper()
 	raw, err := json.Marshal(map[string]any{"labels": vm.GetLabels(), "annotations": vm.GetAnnotations(), "spec": vm.Object["spec"]})
 	if err != nil {

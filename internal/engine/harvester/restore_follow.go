@@ -240,7 +240,7 @@ func (r *restoreSteps) followVolumes(ctx context.Context) error {
 	volumes := r.d.Restore().Status.Volumes
 	if err := r.nameVolumes(ctx, volumes); err != nil {
 		<-ctx.Done() // nothing can be told, which decides nothing
-		return nil   //nolint:nilerr // as said
+		return nil
 	}
 	names := make([]string, len(volumes))
 	for i, v := range volumes {

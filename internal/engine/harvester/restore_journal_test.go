@@ -134,10 +134,13 @@ func (s *restoreServer) answer(w http.ResponseWriter, o any) {
 func (s *restoreServer) status(w http.ResponseWriter, code int, reason metav1.StatusReason, name string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(metav1.Status{
+	answer := metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: int32(code), Reason: reason,
 		Details: &metav1.StatusDetails{Name: name, Kind: hv.RestoreResource},
-	})
+	}
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		panic(err)
+	}
 }
 
 func newRestoreJournal(t *testing.T) (*restoreJournal, *restoreServer) {
