@@ -4,6 +4,7 @@
 package direct
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/enginetest"
@@ -42,9 +43,39 @@ func (k contract) Left() []string {
 	return append(left, k.c.files()...)
 }
 
+func (k contract) Machine(ref vmbackup.Ref) map[string]any {
+	if !k.c.has("virtualmachines", ref.Namespace, ref.Name) {
+		return nil
+	}
+	return k.c.machine(ref)
+}
+
+func (k contract) Objects() []string {
+	var objects []string
+	for _, resource := range []string{"configmaps", "controllerrevisions", "persistentvolumeclaims", "secrets", "virtualmachines", "volumesnapshotcontents", "volumesnapshots"} {
+		var names []string
+		for _, o := range k.c.all(resource) {
+			m := accessor(k.c.t, o)
+			names = append(names, resource+" "+m.GetNamespace()+"/"+m.GetName())
+		}
+		slices.Sort(names)
+		objects = append(objects, names...)
+	}
+	return objects
+}
+
+// Hold does nothing: in a bubble the data takes its seconds only once everybody waits.
+func (k contract) Hold() (release func()) { return func() {} }
+
 // What the tool relies on, whoever does the work.
 func TestContract(t *testing.T) {
 	enginetest.Backups(t, func(t *testing.T, test func(*testing.T, enginetest.Cluster)) {
+		inBubble(t, func(t *testing.T, c *cluster) { test(t, contract{c}) })
+	})
+}
+
+func TestRestoreContract(t *testing.T) {
+	enginetest.Restores(t, func(t *testing.T, test func(*testing.T, enginetest.RestoreCluster)) {
 		inBubble(t, func(t *testing.T, c *cluster) { test(t, contract{c}) })
 	})
 }

@@ -1,0 +1,544 @@
+// Copyright The kubectl-vmbackup Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package enginetest
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
+)
+
+// RestoreCluster is a Cluster on which backups of its machine can be restored.
+type RestoreCluster interface {
+	Cluster
+	// Machine is a machine as the API server has it, nil where there is none.
+	Machine(ref vmbackup.Ref) map[string]any
+	// Objects are all machines, claims, snapshots, secrets and config maps, and what a
+	// platform makes for restores, as "resource namespace/name".
+	Objects() []string
+	// Hold keeps the data of restored volumes from coming, until release is called.
+	Hold() (release func())
+}
+
+// RestoreFactory runs a test on a cluster of its own.
+type RestoreFactory func(t *testing.T, test func(t *testing.T, c RestoreCluster))
+
+// Restores tests the half of an engine that is about restores.
+func Restores(t *testing.T, on RestoreFactory) {
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, c RestoreCluster)
+	}{
+		{"a plan of a restore changes nothing", restorePlanChangesNothing},
+		{"a plan of a restore refuses", restoreRefusedByPlan},
+		{"a machine's name that is taken", restoreNameOfMachineTaken},
+		{"a restore ends as Ready", restoreEndsReady},
+		{"a restored machine is the machine", restoredIsTheMachine},
+		{"a restore's name is taken once", restoreNameIsTakenOnce},
+		{"an interrupted restore is gone on with elsewhere", restoreGoesOn},
+		{"a restore whose time is up", restoreTimesOut},
+		{"a restore that does not wait", restoreWithoutWaiting},
+		{"two runs make one restore", twoRestoreRuns},
+		{"somebody else follows a restore", followRestore},
+		{"a restore is canceled", cancelRestore},
+		{"a run of a restore that is canceled stops", cancelStopsRestoreRun},
+		{"a restore that has ended is not canceled", cancelEndedRestore},
+		{"the record of a restore is deleted", deleteRestore},
+		{"a restore that nobody knows", unknownRestore},
+		{"a plan of a restore of somebody else's", foreignRestorePlan},
+	} {
+		t.Run(test.name, func(t *testing.T) { on(t, test.run) })
+	}
+}
+
+// restoreRequest asks for the machine of the suite's backup, beside the machine itself.
+func restoreRequest(c Cluster) vmbackup.RestoreRequest {
+	return vmbackup.RestoreRequest{Name: "again", Backup: ref(c), ToNamespace: c.VM().Namespace, ToName: "copy"}
+}
+
+func restoreRef(c Cluster) vmbackup.Ref {
+	return vmbackup.Ref{Namespace: c.VM().Namespace, Name: "again"}
+}
+
+func copyRef(c Cluster) vmbackup.Ref {
+	return vmbackup.Ref{Namespace: c.VM().Namespace, Name: "copy"}
+}
+
+func planRestore(t *testing.T, c Cluster, e vmbackup.Engine) *vmbackup.RestorePlan {
+	t.Helper()
+	plan, err := e.PlanRestore(t.Context(), restoreRequest(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// startRestore plans and starts the restore.
+func startRestore(t *testing.T, c Cluster, e vmbackup.Engine) *vmbackup.Restore {
+	t.Helper()
+	restore, err := e.StartRestore(t.Context(), planRestore(t, c, e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return restore
+}
+
+// restoreReady makes the backup and restores it.
+func restoreReady(t *testing.T, c Cluster) {
+	t.Helper()
+	ready(t, c)
+	e := c.Engine()
+	startRestore(t, c, e)
+	r, err := e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+}
+
+func isRestored(t *testing.T, c Cluster, r *vmbackup.Restore) {
+	t.Helper()
+	if r == nil || r.Status.Phase != vmbackup.PhaseReady || !r.Status.Ready || r.Status.Error != nil || r.Status.CompletedAt == nil ||
+		len(r.Status.Volumes) != 2 || r.Status.VM != copyRef(c).String() {
+		t.Fatalf("%+v", r)
+	}
+	for _, v := range r.Status.Volumes {
+		if v.State != vmbackup.StateReady || v.Progress != 100 || v.PVC == "" || v.LonghornVolume == "" {
+			t.Errorf("volume %+v", v)
+		}
+	}
+}
+
+// unwritten fails if something was changed since there were so many writes.
+func unwritten(t *testing.T, c Cluster, before int) {
+	t.Helper()
+	if w := c.Writes()[before:]; len(w) > 0 {
+		t.Errorf("written: %v", w)
+	}
+}
+
+// count is how many objects of a resource there are.
+func count(c RestoreCluster, resource string) int {
+	n := 0
+	for _, o := range c.Objects() {
+		if strings.HasPrefix(o, resource+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+// oneRestore fails unless the machine was restored once, on volumes of its own.
+func oneRestore(t *testing.T, c RestoreCluster) {
+	t.Helper()
+	if machines, claims := count(c, "virtualmachines"), count(c, "persistentvolumeclaims"); machines != 2 || claims != 4 {
+		t.Errorf("%d machines and %d claims: %v", machines, claims, c.Objects())
+	}
+}
+
+func restorePlanChangesNothing(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	before, e := len(c.Writes()), c.Engine()
+	plan := planRestore(t, c, e)
+	unwritten(t, c, before)
+	r := plan.Restore
+	if r.Status.Phase != vmbackup.PhasePlanned || r.Status.Ready || r.Status.Engine != e.Name() || r.Ref() != restoreRef(c) ||
+		r.Spec.Backup != ref(c).String() || r.Spec.TargetName != "copy" || r.Spec.TargetNamespace != c.VM().Namespace || r.Spec.Mode != vmbackup.ModeNew {
+		t.Errorf("%+v", r)
+	}
+	creates := func(o vmbackup.PlannedObject) bool {
+		return o.Action == vmbackup.ActionCreate && o.Kind == "PersistentVolumeClaim"
+	}
+	if len(r.Status.Volumes) != 2 || len(plan.Steps) == 0 || plan.Backup.Ref() != ref(c) || !slices.ContainsFunc(plan.Objects, creates) {
+		t.Errorf("%+v", plan)
+	}
+}
+
+func restoreRefusedByPlan(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	before := len(c.Writes())
+	for name, test := range map[string]struct {
+		change  func(*vmbackup.RestoreRequest)
+		reasons []vmbackup.Reason
+	}{
+		// An engine that restores only what a platform keeps says that it cannot.
+		"no such backup":    {func(r *vmbackup.RestoreRequest) { r.Backup.Name = "nobody" }, []vmbackup.Reason{vmbackup.ReasonNotFound, vmbackup.ReasonEngineUnavailable}},
+		"no such policy":    {func(r *vmbackup.RestoreRequest) { r.MAC = "maybe" }, []vmbackup.Reason{vmbackup.ReasonInvalidRequest}},
+		"no such namespace": {func(r *vmbackup.RestoreRequest) { r.ToNamespace = "nowhere" }, []vmbackup.Reason{vmbackup.ReasonNotFound}},
+	} {
+		req := restoreRequest(c)
+		test.change(&req)
+		plan, err := c.Engine().PlanRestore(t.Context(), req)
+		if plan != nil {
+			t.Errorf("%s: a plan with the error", name)
+		}
+		wantReason(t, err, true, test.reasons...)
+	}
+	unwritten(t, c, before)
+}
+
+func restoreNameOfMachineTaken(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	before, objects := len(c.Writes()), c.Objects()
+	req := restoreRequest(c)
+	req.ToName = c.VM().Name
+	_, err := c.Engine().PlanRestore(t.Context(), req)
+	wantReason(t, err, true, vmbackup.ReasonAlreadyExists)
+	unwritten(t, c, before)
+	if now := c.Objects(); !slices.Equal(now, objects) {
+		t.Errorf("there is %v, and was %v", now, objects)
+	}
+}
+
+func restoreEndsReady(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	e := c.Engine()
+	if r := startRestore(t, c, e); r.Status.Phase != vmbackup.PhaseRunning || r.Status.StartedAt == nil || r.Ref() != restoreRef(c) {
+		t.Errorf("started as %+v", r)
+	}
+	events := &Events{}
+	// Another process takes it to its end.
+	r, err := c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{Sink: events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+	if r.Status.Engine != e.Name() {
+		t.Errorf("done by %s", r.Status.Engine)
+	}
+	all := events.All()
+	wantStream(t, all)
+	if last := all[len(all)-1]; last.Type != vmbackup.EventResult || last.Phase != vmbackup.PhaseReady {
+		t.Errorf("the last event is %+v", last)
+	}
+	done := map[string]bool{}
+	for _, e := range all {
+		if e.Type == vmbackup.EventStep && e.State == vmbackup.StateReady {
+			done[e.Step] = true
+		}
+	}
+	for _, s := range all[0].Steps {
+		if !done[s.ID] {
+			t.Errorf("step %s is never told done", s.ID)
+		}
+	}
+	// Once more, it is only told.
+	before, told := len(c.Writes()), &Events{}
+	again, err := c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{Sink: told})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, again)
+	unwritten(t, c, before)
+	if all := told.All(); len(all) != 2 || all[0].Type != vmbackup.EventPlan || all[1].Type != vmbackup.EventResult || all[1].Phase != vmbackup.PhaseReady {
+		t.Errorf("told by the second run: %+v", all)
+	}
+}
+
+func restoreNameIsTakenOnce(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	one, other := c.Engine(), c.Engine()
+	first, second := planRestore(t, c, one), planRestore(t, c, other)
+	if _, err := one.StartRestore(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	_, err := other.StartRestore(t.Context(), second)
+	wantReason(t, err, false, vmbackup.ReasonAlreadyExists)
+	r, err := one.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	// Neither is another machine restored under the name of a restore that has ended.
+	objects := c.Objects()
+	req := restoreRequest(c)
+	req.ToName = "third"
+	plan, err := other.PlanRestore(t.Context(), req)
+	if err == nil {
+		_, err = other.StartRestore(t.Context(), plan)
+	}
+	wantReason(t, err, false, vmbackup.ReasonAlreadyExists)
+	if now := c.Objects(); !slices.Equal(now, objects) {
+		t.Errorf("there is %v, and was %v", now, objects)
+	}
+	oneRestore(t, c)
+}
+
+// interruptRestore makes the backup, starts the restore and ends its run when it waits for data.
+func interruptRestore(t *testing.T, c RestoreCluster) {
+	t.Helper()
+	e := c.Engine()
+	startRestore(t, c, e)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	events := &Events{On: func(e vmbackup.Event) {
+		if e.Step == "data" {
+			stop()
+		}
+	}}
+	r, err := e.RunRestore(ctx, restoreRef(c), vmbackup.RunOptions{Sink: events})
+	wantReason(t, err, false, vmbackup.ReasonCanceled)
+	stillRuns(t, r, events.All())
+}
+
+// stillRuns fails unless a run was ended by its context, and its restore was not.
+func stillRuns(t *testing.T, r *vmbackup.Restore, events []vmbackup.Event) {
+	t.Helper()
+	if r == nil || r.Status.Phase != vmbackup.PhaseRunning || r.Status.Ready {
+		t.Errorf("%+v", r)
+	}
+	wantStream(t, events)
+	if last := events[len(events)-1]; last.Type != vmbackup.EventResult || last.Phase != vmbackup.PhaseRunning {
+		t.Errorf("the last event is %+v", last)
+	}
+}
+
+func restoreGoesOn(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	release := c.Hold()
+	interruptRestore(t, c)
+	release()
+	r, err := c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+}
+
+func restoreTimesOut(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	release := c.Hold()
+	e := c.Engine()
+	startRestore(t, c, e)
+	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	events := &Events{}
+	r, err := e.RunRestore(ctx, restoreRef(c), vmbackup.RunOptions{Sink: events})
+	wantReason(t, err, false, vmbackup.ReasonTimeout)
+	stillRuns(t, r, events.All())
+	release()
+	if r, err = c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+}
+
+func restoreWithoutWaiting(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	release := c.Hold()
+	e := c.Engine()
+	startRestore(t, c, e)
+	r, err := e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{NoWait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status.Phase != vmbackup.PhaseRunning || r.Status.Ready || r.Status.VM != copyRef(c).String() || c.Machine(copyRef(c)) == nil {
+		t.Errorf("%+v", r.Status)
+	}
+	release()
+	if r, err = c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+}
+
+// twoRestoreRuns end as Ready, or the one that comes second gives way.
+func twoRestoreRuns(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	startRestore(t, c, c.Engine())
+	var both sync.WaitGroup
+	errs := make([]error, 2)
+	for i := range errs {
+		e := c.Engine()
+		both.Go(func() { _, errs[i] = e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}) })
+	}
+	both.Wait()
+	for _, err := range errs {
+		if err != nil {
+			wantReason(t, err, false, vmbackup.ReasonConflict)
+		}
+	}
+	r, err := c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+}
+
+func followRestore(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	e := c.Engine()
+	startRestore(t, c, e)
+	events := &Events{}
+	var following sync.WaitGroup
+	var err error
+	other := c.Engine()
+	following.Go(func() { err = other.FollowRestore(t.Context(), restoreRef(c), events) })
+	release := c.Hold()
+	if _, err := e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{NoWait: true}); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if _, err := e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	following.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStream(t, events.All())
+}
+
+func cancelRestore(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	objects := c.Objects()
+	release := c.Hold()
+	defer release()
+	interruptRestore(t, c)
+	events := &Events{}
+	r, err := c.Engine().CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{Sink: events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status.Phase != vmbackup.PhaseCanceled || r.Status.Ready || r.Status.CompletedAt == nil || vmbackup.ReasonOf(r.Status.Error) != vmbackup.ReasonCanceled {
+		t.Errorf("%+v", r.Status)
+	}
+	all := events.All()
+	wantStream(t, all)
+	if last := all[len(all)-1]; last.Type != vmbackup.EventResult || last.Phase != vmbackup.PhaseCanceled {
+		t.Errorf("the last event is %+v", last)
+	}
+	if now := c.Objects(); !slices.Equal(now, objects) {
+		t.Errorf("there is %v, and was %v", now, objects)
+	}
+	// Again, it is done already.
+	before := len(c.Writes())
+	if r, err = c.Engine().CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil || r.Status.Phase != vmbackup.PhaseCanceled {
+		t.Errorf("canceled again: %+v, %v", r, err)
+	}
+	// And it does not go on.
+	r, err = c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	wantReason(t, err, false, vmbackup.ReasonCanceled)
+	if r == nil || r.Status.Phase != vmbackup.PhaseCanceled {
+		t.Errorf("%+v", r)
+	}
+	unwritten(t, c, before)
+	// Without its record the name is free.
+	if err := c.Engine().DeleteRestore(t.Context(), restoreRef(c)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	wantReason(t, err, false, vmbackup.ReasonNotFound)
+	release()
+	e := c.Engine()
+	startRestore(t, c, e)
+	if r, err = e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	oneRestore(t, c)
+}
+
+func cancelStopsRestoreRun(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	objects := c.Objects()
+	release := c.Hold()
+	defer release()
+	e, other := c.Engine(), c.Engine()
+	startRestore(t, c, e)
+	waits := make(chan struct{})
+	once := sync.OnceFunc(func() { close(waits) })
+	var running sync.WaitGroup
+	var stopped error
+	running.Go(func() {
+		defer once()
+		events := &Events{On: func(e vmbackup.Event) {
+			if e.Step == "data" {
+				once()
+			}
+		}}
+		_, stopped = e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{Sink: events})
+	})
+	<-waits
+	if _, err := other.CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {
+		t.Error(err)
+	}
+	running.Wait()
+	wantReason(t, stopped, false, vmbackup.ReasonCanceled)
+	if now := c.Objects(); !slices.Equal(now, objects) {
+		t.Errorf("there is %v, and was %v", now, objects)
+	}
+}
+
+func cancelEndedRestore(t *testing.T, c RestoreCluster) {
+	restoreReady(t, c)
+	before, objects := len(c.Writes()), c.Objects()
+	_, err := c.Engine().CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	wantReason(t, err, true, vmbackup.ReasonConflict)
+	unwritten(t, c, before)
+	if now := c.Objects(); !slices.Equal(now, objects) {
+		t.Errorf("there is %v, and was %v", now, objects)
+	}
+}
+
+// deleteRestore deletes the record of a restore that has ended, and nothing of the
+// machine. A platform on whose own object the machine rests has it refused.
+func deleteRestore(t *testing.T, c RestoreCluster) {
+	ready(t, c)
+	release := c.Hold()
+	interruptRestore(t, c)
+	before := len(c.Writes())
+	err := c.Engine().DeleteRestore(t.Context(), restoreRef(c))
+	wantReason(t, err, true, vmbackup.ReasonConflict)
+	unwritten(t, c, before)
+	release()
+	r, err := c.Engine().RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isRestored(t, c, r)
+	before = len(c.Writes())
+	if err = c.Engine().DeleteRestore(t.Context(), restoreRef(c)); err != nil {
+		wantReason(t, err, true, vmbackup.ReasonConflict)
+		unwritten(t, c, before)
+	} else {
+		err = c.Engine().DeleteRestore(t.Context(), restoreRef(c))
+		wantReason(t, err, true, vmbackup.ReasonNotFound)
+	}
+	oneRestore(t, c)
+	if c.Machine(copyRef(c)) == nil {
+		t.Error("the restored machine went with the record")
+	}
+}
+
+func unknownRestore(t *testing.T, c RestoreCluster) {
+	before := len(c.Writes())
+	e := c.Engine()
+	_, err := e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	wantReason(t, err, false, vmbackup.ReasonNotFound)
+	_, err = e.CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{})
+	wantReason(t, err, true, vmbackup.ReasonNotFound)
+	err = e.DeleteRestore(t.Context(), restoreRef(c))
+	wantReason(t, err, true, vmbackup.ReasonNotFound)
+	err = e.FollowRestore(t.Context(), restoreRef(c), vmbackup.NopSink{})
+	wantReason(t, err, false, vmbackup.ReasonNotFound)
+	unwritten(t, c, before)
+}
+
+func foreignRestorePlan(t *testing.T, c RestoreCluster) {
+	before := len(c.Writes())
+	_, err := c.Engine().StartRestore(t.Context(), &vmbackup.RestorePlan{Request: restoreRequest(c), Restore: vmbackup.NewRestore(restoreRef(c))})
+	wantReason(t, err, false, vmbackup.ReasonInternal)
+	unwritten(t, c, before)
+}
