@@ -72,6 +72,11 @@ func (r *restoreSteps) watchData(ctx context.Context) error {
 	volumes := r.d.Restore().Status.Volumes
 	for i := range volumes {
 		v := &volumes[i]
+		if v.LonghornVolume == "" { // it was complete before anybody had looked
+			if c, err := r.engine.clients.Core.CoreV1().PersistentVolumeClaims(r.namespace()).Get(ctx, v.PVC, metav1.GetOptions{}); err == nil {
+				v.LonghornVolume = "pvc-" + string(c.UID)
+			}
+		}
 		if v.State != vmbackup.StateReady {
 			v.State, v.Progress = vmbackup.StateReady, 100
 			r.d.Events().Volume("data", v.Name, v.State, 100, v.SizeBytes, v.SizeBytes, "restored")
