@@ -224,6 +224,19 @@ func (s *APIServer) remove(key objectKey) {
 	s.store(key.resource, marked)
 }
 
+// orphan takes an owner off what it owns. mu is held.
+func (s *APIServer) orphan(owner types.UID) {
+	for key, object := range s.objects {
+		owners := object.GetOwnerReferences()
+		kept := slices.DeleteFunc(slices.Clone(owners), func(o metav1.OwnerReference) bool { return o.UID == owner })
+		if len(kept) < len(owners) {
+			changed := object.DeepCopy()
+			changed.SetOwnerReferences(kept)
+			s.store(key.resource, changed)
+		}
+	}
+}
+
 // gone ends an object, and what it owns. mu is held.
 func (s *APIServer) gone(key objectKey, object *unstructured.Unstructured) {
 	delete(s.objects, key)
@@ -403,6 +416,12 @@ func (s *APIServer) write(w http.ResponseWriter, r *http.Request, gv schema.Grou
 		s.fail(w, apierrors.NewNotFound(resource, key.name))
 		return
 	}
+	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		if version := object.GetResourceVersion(); version != "" && version != have.GetResourceVersion() {
+			s.fail(w, apierrors.NewConflict(resource, key.name, fmt.Errorf("the version is %s", have.GetResourceVersion())))
+			return
+		}
+	}
 	switch r.Method {
 	case http.MethodPost:
 		if s.Refuse != nil {
@@ -420,14 +439,22 @@ func (s *APIServer) write(w http.ResponseWriter, r *http.Request, gv schema.Grou
 			object = s.store(key.resource, object)
 		}
 	case http.MethodPut:
-		object = s.store(key.resource, object)
+		if !dryRun {
+			object = s.store(key.resource, object)
+		}
 	case http.MethodPatch:
-		object = s.store(key.resource, &unstructured.Unstructured{Object: merged(have.DeepCopy().Object, body)})
+		object = &unstructured.Unstructured{Object: merged(have.DeepCopy().Object, body)}
+		if !dryRun {
+			object = s.store(key.resource, object)
+		}
 	case http.MethodDelete:
 		uid, wanted, _ := unstructured.NestedString(body, "preconditions", "uid")
 		if wanted && uid != string(have.GetUID()) {
 			s.fail(w, apierrors.NewConflict(resource, key.name, fmt.Errorf("the UID is %s", have.GetUID())))
 			return
+		}
+		if policy, _, _ := unstructured.NestedString(body, "propagationPolicy"); policy == string(metav1.DeletePropagationOrphan) {
+			s.orphan(have.GetUID())
 		}
 		s.remove(key)
 		object = have

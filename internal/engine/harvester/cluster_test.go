@@ -218,12 +218,18 @@ func (c *cluster) begin(o *unstructured.Unstructured) {
 			},
 		})
 	}
+	source := map[string]any{"name": "web", "namespace": namespace}
+	for _, key := range []string{"labels", "annotations"} {
+		if have, found, _ := unstructured.NestedMap(vm.Object, "metadata", key); found {
+			source[key] = have
+		}
+	}
 	c.Edit("virtualmachinebackups", namespace, name, func(o *unstructured.Unstructured) {
 		o.SetFinalizers([]string{"wrangler.cattle.io/harvester-vm-backup-controller"})
 		o.Object["status"] = map[string]any{
 			"sourceUID": string(vm.GetUID()), "readyToUse": false, "volumeBackups": volumes,
 			"backupTarget":  map[string]any{"endpoint": "e", "bucketName": "b", "bucketRegion": "r"},
-			"source":        map[string]any{"metadata": map[string]any{"name": "web", "namespace": namespace, "labels": map[string]any{"app": "web"}}, "spec": vm.Object["spec"]},
+			"source":        map[string]any{"metadata": source, "spec": vm.Object["spec"]},
 			"secretBackups": []any{map[string]any{"name": "web-init", "data": map[string]any{"userdata": "eA=="}}},
 			"conditions":    conditions("InProgress", "True"),
 		}
