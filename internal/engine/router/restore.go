@@ -78,12 +78,26 @@ func (r *Router) restoreHarvester(ctx context.Context, req vmbackup.RestoreReque
 	return plan, err
 }
 
+// restoreDirect plans with the direct engine. A name that is Harvester's is taken.
 func (r *Router) restoreDirect(ctx context.Context, req vmbackup.RestoreRequest, why string) (*vmbackup.RestorePlan, error) {
 	plan, err := r.direct.PlanRestore(ctx, req)
-	if err == nil {
-		plan.Note = why
+	if err != nil {
+		return plan, err
 	}
-	return plan, err
+	ref := plan.Restore.Ref()
+	taken, err := r.serves(ctx)
+	if err == nil && taken {
+		taken, err = r.harvester.KeepsRestore(ctx, ref)
+	}
+	if err != nil {
+		return nil, vmbackup.AsError(err, vmbackup.ReasonInternal).AsPreflight()
+	}
+	if taken {
+		return nil, vmbackup.Errorf(vmbackup.ReasonAlreadyExists, "there is a restore %s already, kept by Harvester; nothing was changed", ref).AsPreflight().
+			WithHint("choose another name with --name, or look at it with: kubectl vmbackup describe restore/%s -n %s", ref.Name, ref.Namespace)
+	}
+	plan.Note = why
+	return plan, nil
 }
 
 // StartRestore starts with the engine that has planned it.
@@ -99,7 +113,8 @@ func (r *Router) StartRestore(ctx context.Context, plan *vmbackup.RestorePlan) (
 	return restore, err
 }
 
-// restorer is the engine that keeps the record of a restore: the direct engine's goes first.
+// restorer is the engine that keeps the record of a restore. No name has two: neither
+// engine takes one that the other keeps.
 func (r *Router) restorer(ctx context.Context, ref vmbackup.Ref) (restores, error) {
 	if engine, found := r.keepers.Load(restoreOf(ref)); found {
 		return engine.(restores), nil
