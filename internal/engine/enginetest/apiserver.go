@@ -6,6 +6,7 @@ package enginetest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 )
 
@@ -394,12 +396,10 @@ func (s *APIServer) watch(w http.ResponseWriter, r *http.Request, key objectKey)
 
 func (s *APIServer) write(w http.ResponseWriter, r *http.Request, gv schema.GroupVersion, key objectKey) {
 	resource := schema.GroupResource{Group: gv.Group, Resource: key.resource}
-	body := map[string]any{}
-	if r.ContentLength != 0 {
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			s.fail(w, apierrors.NewBadRequest(err.Error()))
-			return
-		}
+	body, err := bodyOf(r)
+	if err != nil {
+		s.fail(w, apierrors.NewBadRequest(err.Error()))
+		return
 	}
 	dryRun := r.URL.Query().Get("dryRun") != ""
 	s.mu.Lock()
@@ -460,6 +460,27 @@ func (s *APIServer) write(w http.ResponseWriter, r *http.Request, gv schema.Grou
 		object = have
 	}
 	s.answer(w, object.Object)
+}
+
+// bodyOf is what a client has sent, in JSON or, of Kubernetes' own kinds, in protobuf.
+func bodyOf(r *http.Request) (map[string]any, error) {
+	sent, err := io.ReadAll(r.Body)
+	if err != nil || len(sent) == 0 {
+		return map[string]any{}, err
+	}
+	if r.Header.Get("Content-Type") == runtime.ContentTypeProtobuf {
+		typed, kind, err := scheme.Codecs.UniversalDeserializer().Decode(sent, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		body, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+		if err == nil {
+			body["apiVersion"], body["kind"] = kind.ToAPIVersionAndKind()
+		}
+		return body, err
+	}
+	var body map[string]any
+	return body, json.Unmarshal(sent, &body)
 }
 
 // merged is a JSON merge patch (RFC 7386).
