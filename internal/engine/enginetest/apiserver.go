@@ -480,7 +480,8 @@ func bodyOf(r *http.Request) (map[string]any, error) {
 		return body, err
 	}
 	var body map[string]any
-	return body, json.Unmarshal(sent, &body)
+	err = json.Unmarshal(sent, &body)
+	return body, err
 }
 
 // merged is a JSON merge patch (RFC 7386).

@@ -43,8 +43,9 @@ func TestWhoPlansARestore(t *testing.T) {
 		"auto, Harvester is dead":      {Auto, dead, false, nil, vmbackup.EngineDirect, "its lease expired", "", ""},
 		"auto, the tool's own":         {Auto, alive, true, nil, vmbackup.EngineDirect, "", "", ""},
 		"auto, Harvester has no means": {Auto, alive, false, func(_ *cluster, r *vmbackup.RestoreRequest) { mapsClasses(r) }, vmbackup.EngineDirect, "--map-storage-class", "", ""},
-		"auto, the direct engine does it better": {Auto, alive, false, func(_ *cluster, r *vmbackup.RestoreRequest) { staysOff(r) },
-			vmbackup.EngineDirect, "it starts every machine", "", ""},
+		"auto, the direct engine does it better": {Auto, alive, false, func(_ *cluster, r *vmbackup.RestoreRequest) {
+			staysOff(r)
+		}, vmbackup.EngineDirect, "it starts every machine", "", ""},
 		"auto, Harvester can leave it off": {Auto, alive, false, func(c *cluster, r *vmbackup.RestoreRequest) {
 			c.halts = true
 			staysOff(r)
@@ -54,8 +55,9 @@ func TestWhoPlansARestore(t *testing.T) {
 		}, vmbackup.EngineDirect, "is gone", "", ""},
 		"auto, the machine's name is taken": {Auto, alive, false, func(_ *cluster, r *vmbackup.RestoreRequest) { r.ToName = "web" }, "", "", vmbackup.ReasonAlreadyExists, "demo/web"},
 		"auto, nobody has the backup":       {Auto, alive, false, func(_ *cluster, r *vmbackup.RestoreRequest) { r.Backup.Name = "nobody" }, "", "", vmbackup.ReasonNotFound, "nobody"},
-		"auto, a StorageClass is missing": {Auto, alive, false, func(c *cluster, _ *vmbackup.RestoreRequest) { c.Delete("storageclasses", "", "longhorn") },
-			"", "", vmbackup.ReasonStorageClassMissing, "longhorn"},
+		"auto, a StorageClass is missing": {Auto, alive, false, func(c *cluster, _ *vmbackup.RestoreRequest) {
+			c.Delete("storageclasses", "", "longhorn")
+		}, "", "", vmbackup.ReasonStorageClassMissing, "longhorn"},
 		"harvester, Harvester works":         {vmbackup.EngineHarvester, alive, false, nil, vmbackup.EngineHarvester, "", "", ""},
 		"harvester, the tool's own too":      {vmbackup.EngineHarvester, alive, true, nil, vmbackup.EngineHarvester, "", "", ""},
 		"harvester, Harvester is dead":       {vmbackup.EngineHarvester, dead, false, nil, "", "", vmbackup.ReasonEngineUnavailable, "its lease expired"},
