@@ -68,6 +68,8 @@ type cluster struct {
 	keeps bool
 	// restoreFails is the message of the failed restore of every volume.
 	restoreFails string
+	// restoreHeld keeps the data of restored volumes from coming.
+	restoreHeld bool
 	// forgets makes Longhorn drop its list of backups.
 	listed  map[string]*longhornv1.Backup
 	backups int
@@ -485,18 +487,28 @@ func (c *cluster) provision(claim *corev1.PersistentVolumeClaim) {
 		e.Status.RestoreStatus = map[string]*longhornv1.RestoreStatus{"tcp://a": {Progress: 70}, "tcp://b": {Progress: 30}}
 		c.put("engines", e)
 	})
-	time.AfterFunc(3*time.Second, func() {
-		edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) {
-			if why != "" {
-				v.Status.Conditions = []longhornv1.Condition{{Type: longhornv1.VolumeConditionTypeRestore, Status: longhornv1.ConditionStatusFalse, Reason: longhornv1.VolumeConditionReasonRestoreFailure, Message: why}}
-				return
-			}
-			v.Status.RestoreRequired = false
-		})
-		// Restored, and still attached for a moment.
-		time.AfterFunc(time.Second, func() {
-			edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) { v.Status.State = longhornv1.VolumeStateDetached })
-		})
+	time.AfterFunc(3*time.Second, func() { c.restored(volume, why) })
+}
+
+// restored is the end of a volume's restore.
+func (c *cluster) restored(volume, why string) {
+	c.mu.Lock()
+	held := c.restoreHeld
+	c.mu.Unlock()
+	if held {
+		time.AfterFunc(time.Second, func() { c.restored(volume, why) })
+		return
+	}
+	edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) {
+		if why != "" {
+			v.Status.Conditions = []longhornv1.Condition{{Type: longhornv1.VolumeConditionTypeRestore, Status: longhornv1.ConditionStatusFalse, Reason: longhornv1.VolumeConditionReasonRestoreFailure, Message: why}}
+			return
+		}
+		v.Status.RestoreRequired = false
+	})
+	// Restored, and still attached for a moment.
+	time.AfterFunc(time.Second, func() {
+		edit(c.apiServer, "volumes", kube.LonghornNamespace, volume, func(v *longhornv1.Volume) { v.Status.State = longhornv1.VolumeStateDetached })
 	})
 }
 

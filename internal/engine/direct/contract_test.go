@@ -64,8 +64,15 @@ func (k contract) Objects() []string {
 	return objects
 }
 
-// Hold does nothing: in a bubble the data takes its seconds only once everybody waits.
-func (k contract) Hold() (release func()) { return func() {} }
+func (k contract) Hold() (release func()) {
+	set := func(held bool) {
+		k.c.mu.Lock()
+		defer k.c.mu.Unlock()
+		k.c.restoreHeld = held
+	}
+	set(true)
+	return func() { set(false) }
+}
 
 // What the tool relies on, whoever does the work.
 func TestContract(t *testing.T) {

@@ -198,6 +198,7 @@ func restoreNameOfMachineTaken(t *testing.T, c RestoreCluster) {
 
 func restoreEndsReady(t *testing.T, c RestoreCluster) {
 	ready(t, c)
+	snapshots := count(c, "volumesnapshots") + count(c, "volumesnapshotcontents")
 	e := c.Engine()
 	if r := startRestore(t, c, e); r.Status.Phase != vmbackup.PhaseRunning || r.Status.StartedAt == nil || r.Ref() != restoreRef(c) {
 		t.Errorf("started as %+v", r)
@@ -210,6 +211,9 @@ func restoreEndsReady(t *testing.T, c RestoreCluster) {
 	}
 	isRestored(t, c, r)
 	oneRestore(t, c)
+	if now := count(c, "volumesnapshots") + count(c, "volumesnapshotcontents"); now != snapshots {
+		t.Errorf("snapshots are left: %v", c.Objects())
+	}
 	if r.Status.Engine != e.Name() {
 		t.Errorf("done by %s", r.Status.Engine)
 	}
@@ -468,7 +472,9 @@ func cancelStopsRestoreRun(t *testing.T, c RestoreCluster) {
 				once()
 			}
 		}}
-		_, stopped = e.RunRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{Sink: events})
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		_, stopped = e.RunRestore(ctx, restoreRef(c), vmbackup.RunOptions{Sink: events})
 	})
 	<-waits
 	if _, err := other.CancelRestore(t.Context(), restoreRef(c), vmbackup.RunOptions{}); err != nil {

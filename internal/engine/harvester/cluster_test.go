@@ -75,6 +75,27 @@ func (s *loggedStore) Delete(ctx context.Context, key string) error {
 	return s.Store.Delete(ctx, key)
 }
 
+// loggedJournal notes what is written to the journal: in a cluster that are requests, too.
+type loggedJournal struct {
+	journal.Store
+	log *loggedStore
+}
+
+func (j loggedJournal) Create(ctx context.Context, e journal.Entry) (journal.Entry, error) {
+	j.log.note("create record " + e.Ref.String())
+	return j.Store.Create(ctx, e)
+}
+
+func (j loggedJournal) Update(ctx context.Context, e journal.Entry) (journal.Entry, error) {
+	j.log.note("update record " + e.Ref.String())
+	return j.Store.Update(ctx, e)
+}
+
+func (j loggedJournal) Delete(ctx context.Context, kind journal.Kind, ref vmbackup.Ref) error {
+	j.log.note("delete record " + ref.String())
+	return j.Store.Delete(ctx, kind, ref)
+}
+
 const uploadTakes = 700 * time.Millisecond
 
 var (
@@ -94,7 +115,8 @@ func decoded(t *testing.T, format string, args ...any) *unstructured.Unstructure
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{APIServer: enginetest.NewAPIServer(t), t: t, store: &loggedStore{Store: target.NewMemory(time.Now)}, journal: journal.NewMemory()}
+	c := &cluster{APIServer: enginetest.NewAPIServer(t), t: t, store: &loggedStore{Store: target.NewMemory(time.Now)}}
+	c.journal = loggedJournal{journal.NewMemory(), c.store}
 	c.OnChange(c.react)
 	c.Put("virtualmachines", decoded(t, `{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachine","metadata":{"name":"web","namespace":"demo","labels":{"app":"web"}},
 		"spec":{"runStrategy":"Always","template":{"spec":{"domain":{"devices":{}},"volumes":[
