@@ -322,7 +322,7 @@ func restoreTimesOut(t *testing.T, c RestoreCluster) {
 	release := c.Hold()
 	e := c.Engine()
 	startRestore(t, c, e)
-	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()
 	events := &Events{}
 	r, err := e.RunRestore(ctx, restoreRef(c), vmbackup.RunOptions{Sink: events})
