@@ -330,6 +330,13 @@ func (s *suite) testHarvesterInPlace(t *testing.T, m machine, sums map[string]st
 		s.runSandbox(t, "disk", "write", m.namespace+"/"+m.claim(disk), "--seed", "later", "--size", "1048576")
 	}
 	uid := s.get(t, machines, m.namespace, m.name).GetUID()
+	// A snapshot in the old volumes would go with them.
+	s.refused(t, []string{"cut-in-volume-", "would be lost with it", "nothing was changed"},
+		"restore", "base", "-n", m.namespace, "--in-place", "--stop", "--delete-old-volumes", "--name", "back", "--engine", "harvester")
+	s.remove(t, harvesterBackups, m.namespace, "cut-in")
+	for _, disk := range m.disks {
+		s.wait(t, snapshots, m.namespace, "cut-in-volume-"+m.claim(disk), "gone", func(o *unstructured.Unstructured) bool { return o == nil })
+	}
 	r := s.restore(t, 0, "restore", "base", "-n", m.namespace, "--in-place", "--stop", "--delete-old-volumes", "--name", "back", "--engine", "harvester")
 	s.restored(t, r, "Running", sums)
 	vm := s.get(t, machines, m.namespace, m.name)
