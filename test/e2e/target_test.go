@@ -31,13 +31,10 @@ import (
 // objects. The data survives all that, and the target alone brings the machine back.
 func (s *suite) testFromTheTarget(t *testing.T) {
 	const class = "temporary"
-	makeClass := func() {
-		s.create(t, storageClasses, map[string]any{
-			"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": map[string]any{"name": class},
-			"provisioner": "driver.longhorn.io", "parameters": map[string]any{"numberOfReplicas": "1"},
-		})
-	}
-	makeClass()
+	s.create(t, storageClasses, map[string]any{
+		"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": map[string]any{"name": class},
+		"provisioner": "driver.longhorn.io", "parameters": map[string]any{"numberOfReplicas": "1"},
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()
