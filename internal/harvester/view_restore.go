@@ -102,6 +102,8 @@ func (r *VirtualMachineRestore) judge(v *vmbackup.Restore, e RestoreEvidence) {
 	failed := progress.Status == corev1.ConditionFalse && progress.Reason == "Error"
 	s.Phase = vmbackup.PhaseRunning
 	switch {
+	case r.complete() && slices.ContainsFunc(s.Volumes, func(v vmbackup.RestoreVolume) bool { return v.State == vmbackup.StateRunning }):
+		s.Warnings = append(s.Warnings, "Harvester calls it complete, and Longhorn still puts the data into its volumes")
 	case r.complete():
 		s.Phase, s.Ready = vmbackup.PhaseReady, true
 		if r.Status.RestoreTime != nil {

@@ -34,15 +34,18 @@ func (r *VirtualMachineRestore) volume(from *VolumeRestore, e RestoreEvidence) v
 		SourcePVC: strings.TrimPrefix(from.VolumeBackupName, r.Spec.VirtualMachineBackupName+"-volume-"),
 		SizeBytes: cmp.Or(from.VolumeSize, claim.Resources.Requests.Storage().Value()), Progress: from.Progress,
 	}
-	clone := r.source(&v, e)
-	if r.complete() {
-		v.State, v.Progress = vmbackup.StateReady, 100
-	}
+	r.source(&v, e)
 	got, looked := e.Claims[v.PVC]
 	if got != nil {
 		v.LonghornVolume = longhornVolume(got)
 	}
 	if r.complete() {
+		v.State, v.Progress = vmbackup.StateReady, 100
+		// Harvester looks at claims, which are bound before the data is there. What has
+		// become of the volume since is none of the restore.
+		if volume := e.Volumes[v.LonghornVolume]; volume != nil && longhorn.Awaited(volume) {
+			v.State, v.Message = vmbackup.StateRunning, "Longhorn still puts the data there"
+		}
 		return v
 	}
 	v.State = vmbackup.StateRunning
@@ -55,7 +58,7 @@ func (r *VirtualMachineRestore) volume(from *VolumeRestore, e RestoreEvidence) v
 	volume := e.Volumes[v.LonghornVolume]
 	switch {
 	case volume != nil:
-		done, failure := longhorn.Restored(volume, clone || volume.Spec.DataSource != "")
+		done, failure := longhorn.Restored(volume)
 		switch {
 		case failure != "":
 			v.State, v.Message = vmbackup.StateFailed, failure
@@ -73,24 +76,21 @@ func (r *VirtualMachineRestore) volume(from *VolumeRestore, e RestoreEvidence) v
 	return v
 }
 
-// source fills in what the backup tells of a volume, and reports whether its data
-// is a snapshot in the cluster.
-func (r *VirtualMachineRestore) source(v *vmbackup.RestoreVolume, e RestoreEvidence) (clone bool) {
+// source fills in what the backup tells of a volume.
+func (r *VirtualMachineRestore) source(v *vmbackup.RestoreVolume, e RestoreEvidence) {
 	if e.Backup == nil {
-		return false
+		return
 	}
-	clone = e.Backup.Spec.Type == TypeSnapshot
 	for i := range e.Backup.Status.VolumeBackups {
 		b := &e.Backup.Status.VolumeBackups[i]
 		if b.VolumeName != v.Name {
 			continue
 		}
 		v.SourcePVC = b.PersistentVolumeClaim.ObjectMeta.Name
-		if name := b.longhornVolume(); !clone && name != "" && b.LonghornBackupName != nil {
+		if name := b.longhornVolume(); e.Backup.Spec.Type != TypeSnapshot && name != "" && b.LonghornBackupName != nil {
 			v.SnapshotHandle = metadata.BackupHandle(name, *b.LonghornBackupName)
 		}
 	}
-	return clone
 }
 
 // longhornVolume is the volume's name at Longhorn when it was backed up.

@@ -208,6 +208,25 @@ func TestRestoreViewIsHonest(t *testing.T) {
 			func(r *VirtualMachineRestore, _ *RestoreEvidence) { r.Spec.NewVM = false },
 			vmbackup.PhaseFailed, "data Failed", "waits for ever", vmbackup.ReasonConflict,
 		},
+		"complete, and the data is on its way": {
+			func(r *VirtualMachineRestore, e *RestoreEvidence) {
+				r.Status.Complete = to(true)
+				e.Volumes[root].Spec.FromBackup = "s3://b@r/?backup=b&volume=v"
+			}, vmbackup.PhaseRunning, "data Running", "Longhorn still puts the data", "",
+		},
+		"complete, and a snapshot is being copied": {
+			func(r *VirtualMachineRestore, e *RestoreEvidence) {
+				r.Status.Complete = to(true)
+				e.Volumes[root].Spec.DataSource = "snap://v/s"
+			}, vmbackup.PhaseRunning, "data Running", "Longhorn still puts the data", "",
+		},
+		"complete, and its volume failed later": {
+			func(r *VirtualMachineRestore, e *RestoreEvidence) {
+				r.Status.Complete = to(true)
+				e.Volumes[root].Spec.DataSource = "snap://v/s"
+				e.Volumes[root].Status.Robustness = longhornv1.VolumeRobustnessFaulted
+			}, vmbackup.PhaseReady, "done", "", "",
+		},
 		"in place": {
 			func(r *VirtualMachineRestore, e *RestoreEvidence) {
 				r.Spec.NewVM, r.Status.DeletedVolumes = false, []string{"old-root"}

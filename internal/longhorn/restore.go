@@ -12,9 +12,9 @@ import (
 )
 
 // Restored reports whether a volume's data is there, of which a bound claim says
-// nothing. clone says that the data comes from a snapshot in the cluster. failure is
-// why it will never be there, empty while it may.
-func Restored(v *longhornv1.Volume, clone bool) (done bool, failure string) {
+// nothing. failure is why it will never be there, empty while it may. A volume that is
+// made from nothing is never restored.
+func Restored(v *longhornv1.Volume) (done bool, failure string) {
 	if v.Status.Robustness == longhornv1.VolumeRobustnessFaulted {
 		return false, "the volume is faulted: " + ConditionMessage(v)
 	}
@@ -23,13 +23,23 @@ func Restored(v *longhornv1.Volume, clone bool) (done bool, failure string) {
 			return false, c.Message
 		}
 	}
-	if clone {
+	if v.Spec.DataSource != "" { // a snapshot in the cluster
 		if v.Status.CloneStatus.State == longhornv1.VolumeCloneStateFailed {
 			return false, "the snapshot could not be cloned"
 		}
 		return v.Status.CloneStatus.State == longhornv1.VolumeCloneStateCompleted, ""
 	}
 	return v.Status.RestoreInitiated && !v.Status.RestoreRequired, ""
+}
+
+// Awaited reports whether Longhorn has yet to put data into a volume that is made from
+// a backup or a snapshot, and still may.
+func Awaited(v *longhornv1.Volume) bool {
+	if v.Spec.FromBackup == "" && v.Spec.DataSource == "" {
+		return false
+	}
+	done, failure := Restored(v)
+	return !done && failure == ""
 }
 
 // Unscheduled is why no disk takes a volume's replicas, empty when one does.

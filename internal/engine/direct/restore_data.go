@@ -62,11 +62,10 @@ func (r *restoreRun) watchData(ctx context.Context) error {
 
 // followVolume waits until one volume is restored and at rest.
 func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmbackup.RestoreVolume) error {
-	clone := strings.HasPrefix(v.SnapshotHandle, "snap://")
 	waits := ""
 	one := kube.One(r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace), v.LonghornVolume)
 	return kube.WaitFor(ctx, one, "the data of volume "+v.Name+" (Longhorn volume "+v.LonghornVolume+")", func(lv *longhornv1.Volume) (bool, error) {
-		done, failure := longhorn.Restored(lv, clone)
+		done, failure := longhorn.Restored(lv)
 		if failure != "" {
 			return false, r.restoreFailed(v, failure)
 		}

@@ -14,6 +14,7 @@ import (
 
 	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	hv "github.com/vmbackup/kubectl-vmbackup/internal/harvester"
@@ -40,8 +41,9 @@ func (r *restoreSteps) followData(ctx context.Context) error {
 	return r.d.Save(ctx)
 }
 
-// watchData tells what happens until Harvester says that the restore is complete: it
-// has bound the claims, started the machine and seen it ready.
+// watchData tells what happens until Harvester says that the restore is complete, for
+// which it has bound the claims, started the machine and seen it ready, and Longhorn
+// that the data is there.
 func (r *restoreSteps) watchData(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -69,20 +71,59 @@ func (r *restoreSteps) watchData(ctx context.Context) error {
 		return err
 	}
 	side.stop()
+	return r.awaitVolumes(ctx)
+}
+
+// awaitVolumes waits, once Harvester calls the restore complete, until the data of
+// every volume is there: a bound claim says nothing about that, nor does a machine that
+// is off. A user who may not look at Longhorn's objects has Harvester's word alone.
+func (r *restoreSteps) awaitVolumes(ctx context.Context) error {
 	volumes := r.d.Restore().Status.Volumes
 	for i := range volumes {
 		v := &volumes[i]
-		if v.LonghornVolume == "" { // it was complete before anybody had looked
-			if c, err := r.engine.clients.Core.CoreV1().PersistentVolumeClaims(r.namespace()).Get(ctx, v.PVC, metav1.GetOptions{}); err == nil {
-				v.LonghornVolume = "pvc-" + string(c.UID)
-			}
+		if v.State == vmbackup.StateReady {
+			continue
 		}
-		if v.State != vmbackup.StateReady {
-			v.State, v.Progress = vmbackup.StateReady, 100
-			r.d.Events().Volume("data", v.Name, v.State, 100, v.SizeBytes, v.SizeBytes, "restored")
+		if err := r.awaitVolume(ctx, v); err != nil {
+			return err
 		}
+		v.State, v.Progress = vmbackup.StateReady, 100
+		r.d.Events().Volume("data", v.Name, v.State, 100, v.SizeBytes, v.SizeBytes, "restored")
 	}
 	return nil
+}
+
+func (r *restoreSteps) awaitVolume(ctx context.Context, v *vmbackup.RestoreVolume) error {
+	if v.LonghornVolume == "" { // the restore was complete before anybody had looked
+		c, err := r.engine.clients.Core.CoreV1().PersistentVolumeClaims(r.namespace()).Get(ctx, v.PVC, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+			return nil
+		case err != nil:
+			return kube.Error(err, "read", "PersistentVolumeClaim "+v.PVC)
+		}
+		v.LonghornVolume = "pvc-" + string(c.UID)
+	}
+	client := r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace)
+	what := "Longhorn volume " + v.LonghornVolume
+	switch _, err := client.Get(ctx, v.LonghornVolume, metav1.GetOptions{}); {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return nil
+	case err != nil:
+		return kube.Error(err, "read", what)
+	}
+	waits := false
+	return kube.WaitFor(ctx, kube.One(client, v.LonghornVolume), what+" to have its data", func(lv *longhornv1.Volume) (bool, error) {
+		done, failure := longhorn.Restored(lv)
+		if failure != "" {
+			return false, r.volumeFailed(v, failure)
+		}
+		if !done && !waits {
+			waits = true
+			r.d.Events().Volume("data", v.Name, vmbackup.StateRunning, v.Progress, 0, v.SizeBytes, "Harvester calls the restore complete; Longhorn still puts the data there")
+		}
+		return done, nil
+	})
 }
 
 // aside is what explains a wait while it lasts. Nothing of it is an error of the restore.
@@ -258,7 +299,6 @@ func (r *restoreSteps) followVolumes(ctx context.Context) error {
 	defer side.Wait()
 	defer stop()
 	side.Go(func() { r.d.FollowProgress(progress, &mu, names) })
-	clone := strings.HasPrefix(volumes[0].SnapshotHandle, "snap://") || volumes[0].SnapshotHandle == ""
 	missing := map[string]string{}
 	lw := kube.Select(r.engine.clients.Longhorn.LonghornV1beta2().Volumes(kube.LonghornNamespace), metav1.ListOptions{})
 	err := kube.WatchAll(ctx, lw, "Longhorn's volumes", func(list []*longhornv1.Volume) (bool, error) {
@@ -272,7 +312,7 @@ func (r *restoreSteps) followVolumes(ctx context.Context) error {
 				all = false
 				continue
 			}
-			done, failure := longhorn.Restored(list[at], clone)
+			done, failure := longhorn.Restored(list[at])
 			switch {
 			case failure != "":
 				v.State = vmbackup.StateFailed

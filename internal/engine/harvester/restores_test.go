@@ -5,6 +5,8 @@ package harvester
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ type restores struct {
 	*cluster
 	// held keeps data from coming. Guarded by the cluster's mu.
 	held bool
+	// hasty has the machine run, and Harvester call the restore complete, without data.
+	hasty bool
 }
 
 // newRestores is a cluster whose machine has nothing that Harvester does not bring back.
@@ -163,13 +167,11 @@ func (r *restores) step(o *unstructured.Unstructured) (complete bool) {
 			})
 		}
 	}
-	if !bound || r.is(&r.held) {
+	if !bound || r.is(&r.held) && !r.is(&r.hasty) {
 		return false
 	}
-	for _, v := range r.All("volumes") {
-		r.Edit("volumes", v.GetNamespace(), v.GetName(), func(v *unstructured.Unstructured) {
-			unstructured.RemoveNestedField(v.Object, "status", "restoreRequired")
-		})
+	if !r.is(&r.held) {
+		r.data()
 	}
 	target, _, _ := unstructured.NestedString(o.Object, "spec", "target", "name")
 	vm := r.Get("virtualmachines", namespace, target)
@@ -187,6 +189,15 @@ func (r *restores) step(o *unstructured.Unstructured) (complete bool) {
 		_ = unstructured.SetNestedField(vm.Object, strategy, "spec", "runStrategy")
 	})
 	return false
+}
+
+// data has Longhorn put the data into all volumes.
+func (r *restores) data() {
+	for _, v := range r.All("volumes") {
+		r.Edit("volumes", v.GetNamespace(), v.GetName(), func(v *unstructured.Unstructured) {
+			unstructured.RemoveNestedField(v.Object, "status", "restoreRequired")
+		})
+	}
 }
 
 // runMachine is KubeVirt: a machine that is to run has an instance, and is ready with it.
@@ -253,6 +264,42 @@ func TestRestoreContract(t *testing.T) {
 		r := newRestores(t)
 		test(t, restoreContract{contract{r.cluster}, r})
 	})
+}
+
+// Harvester calls a restore complete when claims are bound and the machine runs, or is
+// off as it is to be. The data may be on its way then.
+func TestCompleteWithoutData(t *testing.T) {
+	t.Parallel()
+	r := newRestores(t)
+	r.held, r.hasty = true, true
+	e := r.start(request())
+	if _, err := e.RunBackup(t.Context(), b1, vmbackup.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	restore := vmbackup.Ref{Namespace: "demo", Name: "r1"}
+	plan, err := e.PlanRestore(t.Context(), vmbackup.RestoreRequest{Name: restore.Name, Backup: b1, ToNamespace: "demo", ToName: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.StartRestore(t.Context(), plan); err != nil {
+		t.Fatal(err)
+	}
+	var there atomic.Bool
+	var once sync.Once
+	got, err := e.RunRestore(t.Context(), restore, vmbackup.RunOptions{Sink: vmbackup.SinkFunc(func(event vmbackup.Event) {
+		if strings.Contains(event.Message, "Longhorn still puts the data there") {
+			once.Do(func() {
+				there.Store(true)
+				r.data()
+			})
+		}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !there.Load() || got.Status.Phase != vmbackup.PhaseReady {
+		t.Errorf("ready before its data: %+v", got.Status)
+	}
 }
 
 // Without the machine the record goes, and the claims, which belong to it, stay.

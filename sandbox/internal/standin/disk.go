@@ -182,12 +182,17 @@ func (d *Disks) VolumeSHA256(ctx context.Context, volume string) (string, error)
 	return longhorndisk.SHA256(dir)
 }
 
-// checkRestored fails as long as a volume made from a backup has not got its data.
+// checkRestored fails as long as a volume made from a backup or a snapshot has not got
+// its data.
 func (d *Disks) checkRestored(ctx context.Context, volume string) error {
 	object, err := d.client.Resource(longhornResource("volumes")).Namespace(longhornNamespace).
 		Get(ctx, volume, metav1.GetOptions{})
 	if err != nil {
 		return err
+	}
+	source, _, _ := unstructured.NestedString(object.Object, "spec", "dataSource")
+	if state, _, _ := unstructured.NestedString(object.Object, "status", "cloneStatus", "state"); source != "" && state != "completed" {
+		return fmt.Errorf("volume %s: %w", volume, ErrRestoring)
 	}
 	if from, _, _ := unstructured.NestedString(object.Object, "spec", "fromBackup"); from == "" {
 		return nil

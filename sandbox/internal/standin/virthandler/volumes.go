@@ -98,6 +98,10 @@ func restoring(volume *unstructured.Unstructured) bool {
 	if required, _, _ := unstructured.NestedBool(volume.Object, "status", "restoreRequired"); required {
 		return true
 	}
+	source, _, _ := unstructured.NestedString(volume.Object, "spec", "dataSource")
+	if state, _, _ := unstructured.NestedString(volume.Object, "status", "cloneStatus", "state"); source != "" && state != "completed" {
+		return true
+	}
 	conditions, _, _ := unstructured.NestedSlice(volume.Object, "status", "conditions")
 	for _, c := range conditions {
 		if condition, _ := c.(map[string]any); condition["type"] == "Restore" && condition["status"] == "True" {
