@@ -5,6 +5,8 @@ package plugin
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,6 +27,9 @@ type cluster interface {
 	events(ctx context.Context, namespace string) ([]corev1.Event, error)
 	// machineUID is the UID of a virtual machine; empty where there is none.
 	machineUID(ctx context.Context, ref vmbackup.Ref) (string, error)
+	// macUsers says by address which virtual machine of the cluster has one of those MAC
+	// addresses; known is false where this user may not list all machines.
+	macUsers(ctx context.Context, macs []string) (users map[string]vmbackup.Ref, known bool, err error)
 	// versions are those of Kubernetes, and of KubeVirt, Longhorn and Harvester where they may be read.
 	versions(ctx context.Context) (*serverVersion, error)
 }
@@ -73,6 +78,38 @@ func (c kubeCluster) machineUID(ctx context.Context, ref vmbackup.Ref) (string, 
 		return "", kube.Error(err, "read", "VirtualMachine "+ref.String())
 	}
 	return string(machine.UID), nil
+}
+
+func (c kubeCluster) macUsers(ctx context.Context, macs []string) (users map[string]vmbackup.Ref, known bool, err error) {
+	users = map[string]vmbackup.Ref{}
+	if len(macs) == 0 {
+		return users, true, nil
+	}
+	const page = 250 // a machine's object has some 10 KiB
+	options := metav1.ListOptions{Limit: page}
+	for {
+		list, err := c.clients.KubeVirt.KubevirtV1().VirtualMachines(metav1.NamespaceAll).List(ctx, options)
+		switch {
+		case apierrors.IsForbidden(err):
+			return nil, false, nil
+		case err != nil:
+			return nil, false, kube.Error(err, "list", "VirtualMachines in all namespaces")
+		}
+		for i := range list.Items {
+			vm := &list.Items[i]
+			if vm.Spec.Template == nil {
+				continue
+			}
+			for _, nic := range vm.Spec.Template.Spec.Domain.Devices.Interfaces {
+				if slices.ContainsFunc(macs, func(mac string) bool { return strings.EqualFold(mac, nic.MacAddress) }) {
+					users[strings.ToLower(nic.MacAddress)] = vmbackup.Ref{Namespace: vm.Namespace, Name: vm.Name}
+				}
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" {
+			return users, true, nil
+		}
+	}
 }
 
 func (c kubeCluster) versions(ctx context.Context) (*serverVersion, error) {

@@ -73,6 +73,8 @@ type rig struct {
 	answer io.Reader
 	env    map[string]string
 	width  int
+	// macs are the machines that have a MAC address; nil where nobody may look.
+	macs map[string]vmbackup.Ref
 	// uid is that of every machine.
 	uid string
 	// other is the cluster of --to-context.
@@ -114,6 +116,16 @@ func (c rigCluster) events(_ context.Context, namespace string) ([]corev1.Event,
 }
 
 func (c rigCluster) machineUID(context.Context, vmbackup.Ref) (string, error) { return c.uid, c.down }
+
+func (c rigCluster) macUsers(_ context.Context, macs []string) (map[string]vmbackup.Ref, bool, error) {
+	users := map[string]vmbackup.Ref{}
+	for _, mac := range macs {
+		if ref, found := c.macs[mac]; found {
+			users[mac] = ref
+		}
+	}
+	return users, c.macs != nil, c.down
+}
 
 func (c rigCluster) versions(context.Context) (*serverVersion, error) {
 	if c.down != nil {
@@ -288,6 +300,8 @@ type fakeEngine struct {
 	others map[string][]vmbackup.Ref
 	// during runs within RunBackup, RunRestore and Delete, and in place of the end of Follow.
 	during func(ctx context.Context, call string) error
+	// planned is what a plan of a restore says beside its objects.
+	planned vmbackup.RestorePlan
 	// planning runs within PlanBackup.
 	planning func(ctx context.Context)
 	// fails makes the run end with the phase Failed where it has an error.
@@ -400,10 +414,14 @@ func (e *fakeEngine) PlanRestore(_ context.Context, req vmbackup.RestoreRequest)
 	r.Spec.Backup = req.Backup.String()
 	b := backup(req.Backup.String(), "web", 5)
 	r.Status.Volumes = []vmbackup.RestoreVolume{{Name: "root", PVC: "web-root", StorageClass: cmp.Or(req.StorageClasses["longhorn"], "longhorn")}}
-	return &vmbackup.RestorePlan{
-		Request: req, Backup: b, Restore: r, Steps: steps(),
+	plan := &vmbackup.RestorePlan{
+		Request: req, Backup: b, Restore: r, Steps: steps(), Networks: e.planned.Networks, Quotas: e.planned.Quotas,
 		Objects: []vmbackup.PlannedObject{{Action: vmbackup.ActionCreate, Kind: "VirtualMachine", Namespace: req.ToNamespace, Name: "web"}},
-	}, nil
+	}
+	if req.MAC != vmbackup.MACNew {
+		plan.MACs = e.planned.MACs
+	}
+	return plan, nil
 }
 
 func (e *fakeEngine) StartRestore(_ context.Context, plan *vmbackup.RestorePlan) (*vmbackup.Restore, error) {

@@ -198,8 +198,18 @@ func (o *restoreOptions) planElsewhere(ctx context.Context, to *globals) (*sessi
 	if err != nil {
 		return nil, nil, err
 	}
-	plan.Comparison = o.compare(plan, from, there, shared)
-	plan.Warnings = append(plan.Warnings, from.warnings(there)...)
+	macs := &macCheck{kept: plan.MACs}
+	if macs.users, macs.known, err = destination.cluster.macUsers(ctx, plan.MACs); err != nil {
+		return nil, nil, err
+	}
+	if len(macs.users) > 0 && request.MAC == vmbackup.MACAuto {
+		request.MAC = vmbackup.MACNew
+		if plan, err = destination.engine.PlanRestore(ctx, request); err != nil {
+			return nil, nil, err
+		}
+	}
+	plan.Comparison = o.compare(plan, from, there, shared, macs)
+	plan.Warnings = slices.Concat(plan.Warnings, from.warnings(there), macs.warnings(request.MAC))
 	plan.Restore.Status.Warnings = plan.Warnings
 	return destination, plan, nil
 }

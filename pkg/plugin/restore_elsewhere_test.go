@@ -72,14 +72,20 @@ func TestRestoreIntoAnotherClusterWhenItsOwnIsGone(t *testing.T) {
 
 func TestPlanOfARestoreIntoAnotherCluster(t *testing.T) {
 	here, there := twoClusters(t)
-	here.tty = true
+	here.tty, there.macs = true, map[string]vmbackup.Ref{}
+	there.engine.planned = vmbackup.RestorePlan{
+		Networks: []vmbackup.NetworkUse{
+			{Source: "shop/vlan10", Destination: "lab/vlan10", Known: true}, {Source: "net/dmz", Destination: "net/dmz"}, {Source: "shop/vlan20", Destination: "pod", Known: true},
+		},
+		Quotas: []vmbackup.QuotaUse{{Quota: "q", Resource: "requests.storage", Needs: "30Gi", Used: "10Gi", Hard: "100Gi", Fits: true}},
+	}
 	got := here.run("restore", "web-1", "--to-context", "dr", "--to-namespace", "lab", "--map-storage-class", "longhorn=fast", "--dry-run")
 	if got.code != exitDone || !slices.Equal(there.engine.calls, []string{"plan restore shop/web-1"}) {
 		t.Fatalf("%+v, %q", got, there.engine.calls)
 	}
 	golden(t, "plan-elsewhere.txt", got.out)
 	got = here.run("restore", "web-1", "--to-kubeconfig", "dr.yaml", "--dry-run", "-o", "jsonpath={.status.comparison[*].subject}")
-	const want = "Cluster Kubernetes KubeVirt Longhorn Backup target Namespace VirtualMachine StorageClass MAC addresses"
+	const want = "Cluster Kubernetes KubeVirt Longhorn Backup target Namespace VirtualMachine StorageClass Network Network Network Quota MAC addresses"
 	if got.out != want {
 		t.Errorf("%+v", got)
 	}
@@ -122,6 +128,44 @@ func TestRestoreIntoAnotherClusterRefuses(t *testing.T) {
 	}
 }
 
+// Machines of the other cluster may have the backup's MAC addresses, of which its own
+// cluster knows nothing.
+func TestRestoreBesideTheSameMACAddress(t *testing.T) {
+	const mac = "02:00:00:00:00:0a"
+	user := map[string]vmbackup.Ref{mac: {Namespace: "lab", Name: "web-old"}}
+	for name, tt := range map[string]struct {
+		macs   map[string]vmbackup.Ref
+		policy string
+		want   vmbackup.MACPolicy
+		says   string
+	}{
+		"nobody has it":      {map[string]vmbackup.Ref{}, "auto", vmbackup.MACAuto, ""},
+		"in use":             {user, "auto", vmbackup.MACNew, "gets new MAC addresses: VirtualMachine lab/web-old"},
+		"in use, and kept":   {user, "keep", vmbackup.MACKeep, "let only one of the machines run"},
+		"new anyway":         {user, "new", vmbackup.MACNew, ""},
+		"nobody may look":    {nil, "auto", vmbackup.MACAuto, "others not seen"},
+		"kept, without look": {nil, "keep", vmbackup.MACKeep, "others not seen"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, there := twoClusters(t)
+			there.macs = tt.macs
+			there.engine.planned.MACs = []string{mac}
+			got := here.run("restore", "web-1", "--to-context", "dr", "--mac", tt.policy, "--dry-run")
+			if got.code != exitDone {
+				t.Fatalf("%+v", got)
+			}
+			requests := there.engine.requests
+			if last := requests[len(requests)-1].(vmbackup.RestoreRequest); last.MAC != tt.want {
+				t.Errorf("asked for MAC policy %s, want %s", last.MAC, tt.want)
+			}
+			told := strings.Contains(got.out+got.err, "web-old") || strings.Contains(got.out+got.err, "not seen")
+			if told != (tt.says != "") || !strings.Contains(got.out+got.err, tt.says) {
+				t.Errorf("does not say %q: %+v", tt.says, got)
+			}
+		})
+	}
+}
+
 // The way to go on names the other cluster.
 func TestInterruptedRestoreIntoAnotherCluster(t *testing.T) {
 	here, there := twoClusters(t)
@@ -147,11 +191,20 @@ func TestVersionsOfTwoClusters(t *testing.T) {
 		"unknown":           {"v1.7.2", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			from := origin{versions: &serverVersion{Longhorn: tt.here}}
-			got := strings.Join(from.warnings(&serverVersion{Longhorn: tt.there}), "")
+			from := origin{versions: &serverVersion{Longhorn: tt.here, KubeVirt: "v1.8.0"}}
+			got := strings.Join(from.warnings(&serverVersion{Longhorn: tt.there, KubeVirt: "v1.8.1"}), "")
 			if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// An older KubeVirt may not know what a newer one has written.
+func TestOlderKubeVirt(t *testing.T) {
+	from := origin{versions: &serverVersion{KubeVirt: "v1.8.1"}}
+	got := from.warnings(&serverVersion{KubeVirt: "v1.7.0"})
+	if len(got) != 1 || !strings.Contains(got[0], "KubeVirt there is v1.7.0, older than the v1.8.1") {
+		t.Errorf("%q", got)
 	}
 }

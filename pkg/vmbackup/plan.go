@@ -41,6 +41,26 @@ type Comparison struct {
 	Note string `json:"note,omitempty"`
 }
 
+// QuotaUse is one resource of a ResourceQuota that a restore takes from. The amounts
+// are quantities of Kubernetes ("20Gi", "3").
+type QuotaUse struct {
+	// Quota is the ResourceQuota's name, Resource what it limits: "requests.storage".
+	Quota, Resource   string
+	Needs, Used, Hard string
+	// Fits says whether what is used and needed is within Hard.
+	Fits bool
+}
+
+// NetworkUse is a NetworkAttachmentDefinition that a restored machine is on, as
+// namespace/name.
+type NetworkUse struct {
+	// Source is the network at the time of the backup, Destination the one that takes
+	// its place: "pod" for the cluster's own.
+	Source, Destination string
+	// Known is false where this user may not see whether it exists.
+	Known bool
+}
+
 // BackupPlan is a checked BackupRequest and what it would do.
 type BackupPlan struct {
 	Request  BackupRequest
@@ -61,6 +81,14 @@ type RestorePlan struct {
 	Objects  []PlannedObject
 	Steps    []StepStatus
 	Warnings []string
+	// MACs are the fixed addresses that the machine comes back with.
+	MACs []string
+	// Networks are those of the machine that the cluster does not have by itself, and
+	// those that are mapped.
+	Networks []NetworkUse
+	// Quotas are what the namespace's ResourceQuotas limit of what the restore makes.
+	// They have room for it: a restore without room is refused.
+	Quotas []QuotaUse
 	// Comparison is of a restore into another cluster than the backup's.
 	Comparison []Comparison
 	// Note says in a line why this engine does it and not the one that goes first;

@@ -4,6 +4,7 @@
 package direct
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/google/uuid"
@@ -21,6 +22,33 @@ func dropsMACs(req vmbackup.RestoreRequest, sourceExists bool) bool {
 		return true
 	}
 	return sourceExists && !req.InPlace
+}
+
+// fixedMACs are the MAC addresses that a machine's manifest names.
+func fixedMACs(vm json.RawMessage) []string {
+	var m struct {
+		Spec struct {
+			Template struct {
+				Spec struct {
+					Domain struct {
+						Devices struct {
+							Interfaces []struct {
+								MAC string `json:"macAddress"`
+							} `json:"interfaces"`
+						} `json:"devices"`
+					} `json:"domain"`
+				} `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	_ = json.Unmarshal(vm, &m) // KubeVirt judges a manifest that is none
+	var macs []string
+	for _, i := range m.Spec.Template.Spec.Domain.Devices.Interfaces {
+		if i.MAC != "" {
+			macs = append(macs, i.MAC)
+		}
+	}
+	return macs
 }
 
 // macs does what was asked with the fixed MAC addresses, and tells where that may

@@ -70,25 +70,37 @@ func (e *Engine) findNetworks(ctx context.Context, vm json.RawMessage, n *renami
 
 // checkNetworks refuses a machine whose networks are not there: it would be
 // restored and then never start.
-func (e *Engine) checkNetworks(ctx context.Context, d *destination, vm json.RawMessage, n *renaming) (warnings []string, err error) {
+func (e *Engine) checkNetworks(ctx context.Context, d *destination, vm json.RawMessage, n *renaming) (uses []vmbackup.NetworkUse, warnings []string, err error) {
 	attachments, err := attachmentsOf(vm)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, a := range attachments {
 		to, mapped := n.network(a.definition)
 		if to == podNetwork || to == "" {
+			if mapped {
+				uses = append(uses, vmbackup.NetworkUse{Source: networkName(a.definition, n.from.Namespace), Destination: podNetwork, Known: true})
+			}
 			continue
 		}
 		ref := definitionIn(to, n.to.Namespace)
+		uses = append(uses, vmbackup.NetworkUse{Source: networkName(a.definition, n.from.Namespace), Destination: ref.String(), Known: d.networks[ref] != notKnown})
 		switch d.networks[ref] {
 		case notKnown:
 			warnings = append(warnings, fmt.Sprintf("whether NetworkAttachmentDefinition %s exists, which network %q of the machine needs, could not be seen: this user may not look", ref, a.name))
 		case absent:
-			return nil, e.networkMissing(ctx, a, ref, mapped, n)
+			return nil, nil, e.networkMissing(ctx, a, ref, mapped, n)
 		}
 	}
-	return warnings, nil
+	return uses, warnings, nil
+}
+
+// networkName is a network as the command line names it.
+func networkName(definition, namespace string) string {
+	if definition == podNetwork {
+		return podNetwork
+	}
+	return definitionIn(definition, namespace).String()
 }
 
 func (e *Engine) networkMissing(ctx context.Context, a attachment, ref vmbackup.Ref, mapped bool, n *renaming) error {

@@ -64,10 +64,9 @@ func (r *restoreRecord) needs() corev1.ResourceList {
 	return needs
 }
 
-// checkQuotas refuses a restore that the namespace's ResourceQuotas have no room
-// for. The dry run cannot tell: it judges each object alone.
-func (d *destination) checkQuotas(namespace string, needs corev1.ResourceList) error {
-	var exceeded, quotas []string
+// quotaUses sets what a restore needs beside what the namespace's ResourceQuotas leave.
+func (d *destination) quotaUses(needs corev1.ResourceList) []vmbackup.QuotaUse {
+	var uses []vmbackup.QuotaUse
 	for _, q := range d.quotas {
 		if len(q.Spec.Scopes) > 0 || q.Spec.ScopeSelector != nil {
 			continue // it counts pods of a kind, and none of these objects
@@ -84,13 +83,25 @@ func (d *destination) checkQuotas(namespace string, needs corev1.ResourceList) e
 			limit, used := hard[name], q.Status.Used[name]
 			total := used.DeepCopy()
 			total.Add(need)
-			if total.Cmp(limit) <= 0 {
-				continue
-			}
-			exceeded = append(exceeded, fmt.Sprintf("%s (ResourceQuota %s): needs %s, used %s of %s", name, q.Name, need.String(), used.String(), limit.String()))
-			if !slices.Contains(quotas, q.Name) {
-				quotas = append(quotas, q.Name)
-			}
+			uses = append(uses, vmbackup.QuotaUse{
+				Quota: q.Name, Resource: string(name), Needs: need.String(), Used: used.String(), Hard: limit.String(), Fits: total.Cmp(limit) <= 0,
+			})
+		}
+	}
+	return uses
+}
+
+// checkQuotas refuses a restore that the namespace's ResourceQuotas have no room
+// for. The dry run cannot tell: it judges each object alone.
+func checkQuotas(namespace string, uses []vmbackup.QuotaUse) error {
+	var exceeded, quotas []string
+	for _, u := range uses {
+		if u.Fits {
+			continue
+		}
+		exceeded = append(exceeded, fmt.Sprintf("%s (ResourceQuota %s): needs %s, used %s of %s", u.Resource, u.Quota, u.Needs, u.Used, u.Hard))
+		if !slices.Contains(quotas, u.Quota) {
+			quotas = append(quotas, u.Quota)
 		}
 	}
 	if len(exceeded) == 0 {

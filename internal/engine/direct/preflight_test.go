@@ -474,3 +474,25 @@ func TestRoomsThatTakeNothing(t *testing.T) {
 		})
 	}
 }
+
+// A plan says what it takes from quotas, which networks the machine is on, and its
+// fixed MAC addresses.
+func TestPlanSaysWhatItTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.complete()
+		c.onNetwork()
+		c.network("demo", "vlan10")
+		c.quota("q", map[string]string{"requests.storage": "100Gi", "pods": "1"}, map[string]string{"requests.storage": "10Gi"})
+		plan, err := c.engine.PlanRestore(t.Context(), vmbackup.RestoreRequest{
+			Backup: b1, ToNamespace: "other", MAC: vmbackup.MACKeep, Networks: map[string]string{"vlan10": "demo/vlan10"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, "quotas", plan.Quotas, []vmbackup.QuotaUse{{Quota: "q", Resource: "requests.storage", Needs: "30Gi", Used: "10Gi", Hard: "100Gi", Fits: true}})
+		wantSame(t, "networks", plan.Networks, []vmbackup.NetworkUse{{Source: "demo/vlan10", Destination: "demo/vlan10", Known: true}})
+		if !slices.Contains(plan.MACs, "02:00:00:00:00:02") {
+			t.Errorf("MAC addresses %q", plan.MACs)
+		}
+	})
+}

@@ -105,7 +105,12 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 			return nil, err
 		}
 	}
-	if err := e.checkParts(ctx, restore, record, n, d); err != nil {
+	quotas := d.quotaUses(restore.needs())
+	if err := checkQuotas(n.to.Namespace, quotas); err != nil {
+		return nil, err
+	}
+	networks, err := e.checkParts(ctx, restore, record, n, d)
+	if err != nil {
 		return nil, err
 	}
 	if restore.Delegate != "" {
@@ -114,6 +119,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	return &vmbackup.RestorePlan{
 		Request: req, Backup: backup, Restore: &restore.Restore, Objects: append(d.made(n.to.Namespace, backup, e.delegate == nil), parts...),
 		Steps: flow.Statuses((&restoreRun{operation: operation{engine: e}, record: restore}).steps()), Warnings: restore.Restore.Status.Warnings, State: restore,
+		MACs: fixedMACs(restore.VM), Networks: networks, Quotas: quotas,
 	}, nil
 }
 
@@ -153,31 +159,28 @@ func (d *destination) made(namespace string, backup *vmbackup.Backup, itself boo
 	return objects
 }
 
-// checkParts holds what is to be made against the destination: networks, quotas,
-// room, and the API server's own judgement.
-func (e *Engine) checkParts(ctx context.Context, restore *restoreRecord, record *metadata.Record, n *renaming, d *destination) error {
-	networks, err := e.checkNetworks(ctx, d, record.VM, n)
+// checkParts holds what is to be made against the destination: networks, room, and the
+// API server's own judgement.
+func (e *Engine) checkParts(ctx context.Context, restore *restoreRecord, record *metadata.Record, n *renaming, d *destination) ([]vmbackup.NetworkUse, error) {
+	networks, unseen, err := e.checkNetworks(ctx, d, record.VM, n)
 	if err != nil {
-		return err
-	}
-	if err := d.checkQuotas(n.to.Namespace, restore.needs()); err != nil {
-		return err
+		return nil, err
 	}
 	status := &restore.Restore.Status
 	capacity, err := d.checkCapacity(status.Volumes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := e.checkKeys(ctx, d, restore.Claims)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	missing, err := e.missingParts(ctx, record.VM, n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	status.Warnings = slices.Concat(status.Warnings, networks, capacity, keys, missing)
-	return e.dryRun(ctx, restore)
+	status.Warnings = slices.Concat(status.Warnings, unseen, capacity, keys, missing)
+	return networks, e.dryRun(ctx, restore)
 }
 
 // foundOn names the target of a backup that was read from there: the file knows it
