@@ -27,7 +27,7 @@ func (o *restoreOptions) addChanges(cmd *cobra.Command) {
 	flags, r := cmd.Flags(), &o.request
 	flags.BoolVar(&r.CreateNamespace, "create-namespace", false, "Make the namespace to restore into where it does not exist")
 	flags.StringVar((*string)(&r.MAC), "mac", string(vmbackup.MACAuto),
-		"What becomes of fixed MAC addresses: keep, new (KubeVirt gives others), or auto, which keeps them unless the source machine still exists beside the restored one")
+		"What becomes of fixed MAC addresses: keep, new (KubeVirt gives others), or auto, which keeps them unless the source machine still exists beside the restored one, or in another cluster a machine has one of them")
 	fixed(cmd, "mac", macPolicies()...)
 	flags.StringVar((*string)(&r.Start), "start", string(vmbackup.StartAuto),
 		"Whether the restored machine is started: yes, no, or auto, which goes by its run strategy in the backup")
