@@ -20,6 +20,7 @@ func (k contract) Engine() vmbackup.Engine {
 }
 
 func (k contract) VM() vmbackup.Ref { return web }
+func (k contract) Other() string    { return "other" }
 
 // Writes are those to the cluster and the target, and those of records that came about.
 func (k contract) Writes() []string { return k.c.writes() }

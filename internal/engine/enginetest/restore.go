@@ -14,6 +14,8 @@ import (
 // RestoreCluster is a Cluster on which backups of its machine can be restored.
 type RestoreCluster interface {
 	Cluster
+	// Other is a namespace beside the machine's, in which nothing is.
+	Other() string
 	// Machine is a machine as the API server has it, nil where there is none.
 	Machine(ref vmbackup.Ref) map[string]any
 	// Objects are all machines, claims, snapshots, secrets and config maps, and what a
@@ -37,6 +39,8 @@ func Restores(t *testing.T, on RestoreFactory) {
 		{"a machine's name that is taken", restoreNameOfMachineTaken},
 		{"a restore ends as Ready", restoreEndsReady},
 		{"a restored machine is the machine", restoredIsTheMachine},
+		{"a restore into another namespace", restoreIntoNamespace},
+		{"an interrupted restore into another namespace", restoreIntoNamespaceGoesOn},
 		{"a restore's name is taken once", restoreNameIsTakenOnce},
 		{"an interrupted restore is gone on with elsewhere", restoreGoesOn},
 		{"a restore whose time is up", restoreTimesOut},

@@ -44,7 +44,9 @@ func newRestores(t *testing.T) *restores {
 		_ = unstructured.SetNestedSlice(vm.Object, []any{map[string]any{"name": "default", "macAddress": "02:00:00:00:00:01"}}, "spec", "template", "spec", "domain", "devices", "interfaces")
 		vm.SetAnnotations(map[string]string{"note": "keep"})
 	})
-	r.Put("namespaces", decoded(t, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"demo"}}`))
+	for _, name := range []string{"demo", "other"} {
+		r.Put("namespaces", decoded(t, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q}}`, name))
+	}
 	r.Put("storageclasses", decoded(t, `{"apiVersion":"storage.k8s.io/v1","kind":"StorageClass","metadata":{"name":"longhorn"},"provisioner":"driver.longhorn.io"}`))
 	r.OnChange(r.carryOut)
 	return r
@@ -65,7 +67,7 @@ func (r *restores) carryOut(resource string, o *unstructured.Unstructured) {
 			r.Delete("volumes", kube.LonghornNamespace, "pvc-"+string(o.GetUID()))
 		}
 	case "virtualmachines", "virtualmachineinstances":
-		if name != web.Name {
+		if (vmbackup.Ref{Namespace: namespace, Name: name}) != web {
 			r.runMachine(namespace, name)
 		}
 	}
@@ -81,7 +83,8 @@ func (r *restores) make(o *unstructured.Unstructured) {
 	namespace, name, uid := o.GetNamespace(), o.GetName(), string(o.GetUID())
 	of, _, _ := unstructured.NestedString(o.Object, "spec", "virtualMachineBackupName")
 	target, _, _ := unstructured.NestedString(o.Object, "spec", "target", "name")
-	backup := r.Get(hv.BackupResource, namespace, of)
+	from, _, _ := unstructured.NestedString(o.Object, "spec", "virtualMachineBackupNamespace")
+	backup := r.Get(hv.BackupResource, from, of)
 	if backup == nil {
 		r.t.Errorf("a restore of backup %s, which is not there", of)
 		return
@@ -228,6 +231,8 @@ type restoreContract struct {
 	contract
 	r *restores
 }
+
+func (k restoreContract) Other() string { return "other" }
 
 func (k restoreContract) Machine(ref vmbackup.Ref) map[string]any {
 	vm := k.r.Get("virtualmachines", ref.Namespace, ref.Name)
