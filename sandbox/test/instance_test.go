@@ -186,26 +186,34 @@ func (c *cluster) assertGone() {
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for left := processes(c.t, c.env.Dir); len(left) > 0; left = processes(c.t, c.env.Dir) {
+	for left := c.left(); len(left) > 0; left = c.left() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			c.t.Fatalf("processes left: %v", left)
+			c.t.Fatalf("left: %v", left)
 		}
 	}
+}
+
+// left is what there is of the instance but files. A process that ends has lost its
+// environment, by which it is found, before its sockets are closed.
+func (c *cluster) left() []string {
+	c.t.Helper()
+	left := processes(c.t, c.env.Dir)
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	if bytes.Contains(mounts, []byte(c.env.Dir)) {
-		c.t.Errorf("mounts left:\n%s", mounts)
+		left = append(left, "mounts")
 	}
 	for what, port := range map[string]int{"kube-apiserver": c.env.APIHostPort, "the S3 server": c.env.S3Port} {
 		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			conn.Close()
-			c.t.Errorf("something listens on the port of %s", what)
+			left = append(left, fmt.Sprintf("a listener on the port of %s", what))
 		}
 	}
+	return left
 }
 
 func TestInstance(t *testing.T) {
