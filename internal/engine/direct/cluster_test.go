@@ -60,6 +60,8 @@ type cluster struct {
 	uploadFails map[string]string
 	// uploadTakes is how long every upload takes.
 	uploadTakes time.Duration
+	// uploading are the Backups whose uploads are under way.
+	uploading map[string]bool
 	// uploadWaits is how long the CSI sidecar needs until it asks for an upload.
 	uploadWaits time.Duration
 	// loses makes Longhorn call backups complete that are not on the target.
@@ -85,7 +87,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
 		apiServer: newAPIServer(t), events: &recorder{},
-		cutTakes: map[string]time.Duration{}, uploadFails: map[string]string{}, uploadTakes: 2 * time.Second,
+		cutTakes: map[string]time.Duration{}, uploadFails: map[string]string{}, uploadTakes: 2 * time.Second, uploading: map[string]bool{},
 		listed: map[string]*longhornv1.Backup{},
 	}
 	c.journal = &loggedJournal{Store: journal.NewMemory(), api: c.apiServer}
@@ -382,16 +384,26 @@ func (c *cluster) carryOut(name, volume, snapshot string) {
 			return
 		}
 		b.Status.State, b.Status.Progress = longhornv1.BackupStateCompleted, 100
-		if !loses {
-			c.write(target.BackupConfigKey(volume, name))
-		}
 	})
-	// Longhorn reads back what it wrote: only then it knows the sizes.
+	// An upload that runs writes the backup's file in the end, also when its Backup is
+	// deleted meanwhile.
+	time.AfterFunc(takes/2, func() {
+		if why != "" || loses || !c.has("backups", kube.LonghornNamespace, name) {
+			return
+		}
+		c.setUploading(name, true)
+		time.AfterFunc(takes-takes/2, func() {
+			c.write(target.BackupConfigKey(volume, name))
+			c.setUploading(name, false)
+		})
+	})
+	// Longhorn reads back what it wrote: only then it knows the sizes, and the volume.
 	step(takes+100*time.Millisecond, func(b *longhornv1.Backup) {
 		if b.Status.State != longhornv1.BackupStateCompleted {
 			return
 		}
 		readBack(b)
+		c.listVolume(volume)
 		c.mu.Lock()
 		c.listed[name] = b.DeepCopy()
 		c.mu.Unlock()
@@ -408,10 +420,33 @@ func (c *cluster) write(key string) {
 	}
 }
 
-// purge is Longhorn's deletion of a backup with its data.
-func (c *cluster) purge(b *longhornv1.Backup) {
+func (c *cluster) setUploading(name string, uploading bool) {
 	c.mu.Lock()
-	keeps := c.keeps
+	defer c.mu.Unlock()
+	c.uploading[name] = uploading
+}
+
+// listVolume lists a volume on the target.
+func (c *cluster) listVolume(volume string) {
+	if !c.has("backupvolumes", kube.LonghornNamespace, volume) {
+		c.put("backupvolumes", &longhornv1.BackupVolume{
+			ObjectMeta: metav1.ObjectMeta{Namespace: kube.LonghornNamespace, Name: volume},
+			Spec:       longhornv1.BackupVolumeSpec{BackupTargetName: vmbackup.DefaultTarget, VolumeName: volume},
+		})
+	}
+}
+
+// purge is Longhorn's deletion of a backup with its data, which it leaves alone where
+// it does not list the volume. Of one that it lists, it waits for an upload to end.
+func (c *cluster) purge(b *longhornv1.Backup) {
+	listed := c.has("backupvolumes", kube.LonghornNamespace, b.Labels["backup-volume"])
+	c.mu.Lock()
+	keeps := c.keeps || !listed
+	if !keeps && c.uploading[b.Name] {
+		c.mu.Unlock()
+		time.AfterFunc(time.Second, func() { c.purge(b) })
+		return
+	}
 	delete(c.listed, b.Name)
 	c.mu.Unlock()
 	if !keeps {

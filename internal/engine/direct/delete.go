@@ -181,9 +181,17 @@ func (d *deletion) remember(ctx context.Context, snapshots []string) error {
 // backups deletes Longhorn's Backups, which removes their data, and then sees on
 // the target that they are gone.
 func (d *deletion) backups(ctx context.Context) error {
+	say := func(message string) { d.events.Step("backups", vmbackup.StateRunning, message) }
+	list, err := d.engine.uploads(ctx, d.engine.backupsOf(d.backup()), d.owns)
+	if err != nil {
+		return err
+	}
+	if err := d.engine.awaitRemovable(ctx, list, say); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deleteDeadline, errDeleteDeadline)
 	defer cancel()
-	err := d.removeBackups(ctx)
+	err = d.removeBackups(ctx)
 	var left *dataLeft
 	for try := 0; try < lateLimit && errors.As(err, &left); try++ {
 		late, stop := context.WithTimeout(ctx, lateDeadline)
@@ -214,9 +222,9 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 		return err
 	}
 	client := d.engine.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace)
-	list, err := client.List(ctx, d.engine.backupsOf(backup))
+	removed, err := d.engine.uploads(ctx, d.engine.backupsOf(backup), d.owns)
 	if err != nil {
-		return kube.Error(err, "list", "Backups of Longhorn")
+		return err
 	}
 	gone := map[string]vmbackup.BackupVolume{}
 	for _, v := range backup.Status.Volumes {
@@ -224,18 +232,13 @@ func (d *deletion) removeBackups(ctx context.Context) error {
 			gone[v.LonghornBackup] = v
 		}
 	}
-	var removed []longhornv1.Backup
-	for _, b := range list.Items {
-		if !d.owns(&b) {
-			continue
-		}
+	for _, b := range removed {
 		if volume := volumeOf(&b); volume != "" {
 			gone[b.Name] = vmbackup.BackupVolume{LonghornVolume: volume, LonghornBackup: b.Name}
 		}
-		if err := client.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
+		if err := d.engine.deleteUpload(ctx, &b); err != nil {
+			return err
 		}
-		removed = append(removed, b)
 	}
 	for _, b := range removed {
 		if err := kube.WaitGone[*longhornv1.Backup](ctx, kube.One(client, b.Name), "Longhorn Backup "+b.Name+" to be gone", b.UID); err != nil {
@@ -383,9 +386,8 @@ func (d *deletion) files(ctx context.Context) error {
 // sees fit, and nobody waits for that.
 func (d *deletion) longhornSnapshots(ctx context.Context) error {
 	for _, name := range d.own.snapshots {
-		err := d.engine.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace).Delete(ctx, name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "Longhorn Snapshot "+name)
+		if err := d.engine.removeLonghornSnapshot(ctx, name); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -17,10 +17,9 @@ import (
 // verifyTarget sees every volume's backup on the target itself: Longhorn's word
 // for it is not enough for Ready.
 func (r *backupRun) verifyTarget(ctx context.Context) error {
-	if err := r.removeLeftovers(ctx); err != nil {
+	if err := r.removeSurplus(ctx); err != nil {
 		return err
 	}
-	r.state.Leftovers = nil
 	return r.reach(r.seeAll(ctx))
 }
 

@@ -81,25 +81,3 @@ func (e *Engine) removeSnapshots(ctx context.Context, record *metadata.Record, r
 func longhornSnapshot(volumeSnapshotUID string) string {
 	return "snapshot-" + volumeSnapshotUID
 }
-
-// removeLonghornSnapshot deletes Longhorn's backups of a snapshot and the snapshot.
-func (e *Engine) removeLonghornSnapshot(ctx context.Context, name string) error {
-	backups := e.clients.Longhorn.LonghornV1beta2().Backups(kube.LonghornNamespace)
-	list, err := backups.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return kube.Error(err, "list", "Backups of Longhorn")
-	}
-	for _, b := range list.Items {
-		if !isOf(&b, name) {
-			continue
-		}
-		if err := backups.Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return kube.Error(err, "delete", "Longhorn Backup "+b.Name)
-		}
-	}
-	err = e.clients.Longhorn.LonghornV1beta2().Snapshots(kube.LonghornNamespace).Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return kube.Error(err, "delete", "Longhorn Snapshot "+name)
-	}
-	return nil
-}

@@ -6,9 +6,11 @@ package direct
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -146,6 +148,13 @@ func (r *backupRun) discardRound(ctx context.Context) error {
 		}
 	}
 	if err := r.engine.removeContents(ctx, contents); err != nil {
+		return err
+	}
+	say := func(message string) { r.events.Step("snapshot", vmbackup.StateRunning, message) }
+	ofRound := func(b *longhornv1.Backup) bool {
+		return slices.ContainsFunc(cut, func(name string) bool { return isOf(b, name) })
+	}
+	if err := r.engine.removeUploads(ctx, r.engine.backupsOf(r.backup()), ofRound, say); err != nil {
 		return err
 	}
 	for _, name := range cut {

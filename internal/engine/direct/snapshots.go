@@ -124,18 +124,6 @@ func (r *backupRun) removeRounds(ctx context.Context, rounds int) error {
 	return r.removeLeftovers(ctx)
 }
 
-// removeLeftovers removes what Longhorn has of broken rounds. A request of the CSI
-// driver that was under way may bring a backup after its round was removed: the
-// leftovers stay in the record, and are looked for again when the uploads are done.
-func (r *backupRun) removeLeftovers(ctx context.Context) error {
-	for _, name := range r.state.Leftovers {
-		if err := r.engine.removeLonghornSnapshot(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // warn tells a warning and keeps it with the backup.
 func (r *backupRun) warn(message string) {
 	r.backup().Status.Warnings = append(r.backup().Status.Warnings, message)
