@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -272,7 +273,7 @@ func (e *Engine) awaitUploads(ctx context.Context, backups []longhornv1.Backup, 
 		}
 		return done, nil
 	})
-	if context.Cause(ctx) == errUploadStalls {
+	if errors.Is(context.Cause(ctx), errUploadStalls) {
 		if begun {
 			return nil, errUploadStalls
 		}
