@@ -29,7 +29,7 @@ const (
 	longhornNamespace   = "longhorn-system"
 	longhornAccount     = "longhorn-service-account"
 	credentialSecret    = "sandbox-backup-target" //nolint:gosec // a name
-	longhornManagerURL  = "http://127.0.0.1:9500/v1"
+	longhornManagerURL  = "http://" + component.RoutableIP + ":9500/v1"
 	serviceAccountFiles = "/run/secrets/kubernetes.io/serviceaccount"
 )
 
@@ -91,7 +91,7 @@ func longhorn(env *component.Env) []component.Component {
 			Env: []string{
 				"POD_NAMESPACE=" + longhornNamespace,
 				"POD_NAME=" + longhornManager,
-				"POD_IP=127.0.0.1",
+				"POD_IP=" + component.RoutableIP, // as the kubelet stand-in says of its pod
 			},
 			Ready: component.HTTPReady(longhornManagerURL),
 		},

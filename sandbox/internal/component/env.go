@@ -17,6 +17,10 @@ import (
 // Names and addresses that hold in every instance: each has its own mount,
 // process and network namespaces, so nothing collides.
 const (
+	// RoutableIP is an address on the loopback interface of every instance, seen inside
+	// of it only, for programs that refuse loopback addresses: Longhorn's webhook as the
+	// source of an image, kube-apiserver as a pod that it proxies to.
+	RoutableIP = "10.200.0.1"
 	// NodeName is the one node of an instance.
 	NodeName = "sandbox-node"
 	// APIServerHost and APIServerPort are where kube-apiserver listens inside the namespaces.

@@ -6,6 +6,7 @@ package instance
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -30,8 +31,7 @@ func Init(dir string) error {
 	if err := i.buildRoot(env); err != nil {
 		return err
 	}
-	// Longhorn's webhook refuses loopback addresses as the source of a backing image; this one it takes.
-	if err := raiseLoopback([4]byte{10, 200, 0, 1}); err != nil {
+	if err := raiseLoopback(netip.MustParseAddr(component.RoutableIP).As4()); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(component.NodeName)); err != nil {
@@ -105,7 +105,8 @@ func (i *Instance) buildRoot(env *component.Env) error {
 	}
 	files := map[string]string{
 		"/etc/hosts": "127.0.0.1 localhost " + component.NodeName + "\n" +
-			"127.0.0.1 longhorn-admission-webhook.longhorn-system.svc longhorn-backend.longhorn-system.svc\n",
+			"127.0.0.1 longhorn-admission-webhook.longhorn-system.svc\n" +
+			component.RoutableIP + " longhorn-backend longhorn-backend.longhorn-system longhorn-backend.longhorn-system.svc\n",
 		"/etc/resolv.conf": "nameserver 127.0.0.1\n",
 	}
 	for name, content := range files {

@@ -119,6 +119,17 @@ func TestOrdinaryPodIsReportedReady(t *testing.T) {
 	}
 }
 
+// kube-apiserver proxies to longhorn-manager, and to no loopback address.
+func TestManagerIsReachedByTheAPIServer(t *testing.T) {
+	k := newKubelet(t, newPod("longhorn-system", "longhorn-manager-x", func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "longhorn-manager"}
+	}))
+	pod := k.syncOnce(t, "longhorn-system", "longhorn-manager-x")
+	if ip := net.ParseIP(pod.Status.PodIP); pod.Status.PodIP != component.RoutableIP || ip.IsLoopback() || pod.Status.HostIP != hostIP {
+		t.Errorf("address %s on node %s", pod.Status.PodIP, pod.Status.HostIP)
+	}
+}
+
 func TestUnscheduledPodIsBound(t *testing.T) {
 	k := newKubelet(t,
 		newPod("demo", "free", func(p *corev1.Pod) { p.Spec.NodeName = "" }),

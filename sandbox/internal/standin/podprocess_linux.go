@@ -26,8 +26,17 @@ import (
 	"github.com/vmbackup/kubectl-vmbackup/sandbox/internal/procid"
 )
 
-// hostIP is the node's address, and that of every pod that runs no process.
+// hostIP is the node's address, and that of nearly every pod that runs no process.
 const hostIP = "127.0.0.1"
+
+// addressOf is the address of a pod that runs no process here. longhorn-manager, whose
+// pod is such a one, listens where kube-apiserver can proxy to: it refuses loopback.
+func addressOf(pod *corev1.Pod) string {
+	if pod.Namespace == "longhorn-system" && pod.Labels["app"] == "longhorn-manager" {
+		return component.RoutableIP
+	}
+	return hostIP
+}
 
 // needsProcess says whether a pod is one of Longhorn's instance pods, whose programs run for real.
 func needsProcess(pod *corev1.Pod) bool {

@@ -38,7 +38,7 @@ func (k *Kubelet) syncPod(ctx context.Context, key string) error {
 		if pod.Status.Phase == corev1.PodRunning {
 			return nil
 		}
-		return k.reportRunning(ctx, pod, hostIP)
+		return k.reportRunning(ctx, pod, addressOf(pod))
 	default:
 		return k.syncProcess(ctx, key, pod)
 	}
