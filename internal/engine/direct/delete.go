@@ -42,6 +42,9 @@ func (e *Engine) Delete(ctx context.Context, plan *vmbackup.DeletePlan, opts vmb
 		steps = append(steps, flow.Step{ID: "mark", Title: "Mark the backup as being deleted", Ensure: d.mark})
 	}
 	steps = append(steps, d.removal(plan.Backup.Spec.Type)...)
+	if e.forgets(plan.Request, plan.Backup) {
+		steps = append(steps, flow.Step{ID: "forget", Title: "Have Harvester forget the backup", Ensure: d.forget})
+	}
 	steps = append(steps, flow.Step{ID: "record", Title: "Remove the record", Ensure: d.record})
 	events.Plan(flow.Statuses(steps), "delete backup "+ref.String())
 	err := flow.Run(ctx, newPatience(events, "run the same command again").steps(steps), false, events, nil)

@@ -71,6 +71,9 @@ func (e *Engine) planDelete(ctx context.Context, req vmbackup.DeleteRequest) (*v
 	if !req.KeepData {
 		planDataDeletion(plan, own, remove)
 	}
+	if err := e.planForgetting(ctx, plan); err != nil {
+		return nil, err
+	}
 	if own.journaled {
 		remove("v1", "Secret", req.Backup.Namespace, journal.SecretName(journal.KindBackup, req.Backup), "the backup's record")
 	}

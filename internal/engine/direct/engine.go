@@ -67,6 +67,8 @@ type Engine struct {
 	stores sync.Map
 	// delegate makes the volumes and machines of restores; nil for the engine itself.
 	delegate Delegate
+	// discoverer makes objects of backups on the target; nil for nobody.
+	discoverer Discoverer
 }
 
 var _ vmbackup.Engine = (*Engine)(nil)

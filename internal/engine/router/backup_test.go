@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/enginetest"
 	hv "github.com/vmbackup/kubectl-vmbackup/internal/harvester"
 	"github.com/vmbackup/kubectl-vmbackup/internal/journal"
+	"github.com/vmbackup/kubectl-vmbackup/internal/metadata"
+	"github.com/vmbackup/kubectl-vmbackup/internal/target"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
 
@@ -221,6 +225,55 @@ func TestDeleteGoesToTheKeeper(t *testing.T) {
 			}}})
 			if vmbackup.ReasonOf(err) != vmbackup.ReasonCanceled {
 				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// Harvester makes an object of a backup that it finds on the target. It goes with the
+// backup, unless it tells of other data.
+func TestDeleteTakesWhatHarvesterHasFound(t *testing.T) {
+	for data, goes := range map[string]bool{"backup-b1": true, "backup-of-another": false} {
+		t.Run(data, func(t *testing.T) {
+			c := newCluster(t, alive)
+			ref := c.theirBackup("b1")
+			c.own(ref)
+			object := c.Get(hv.BackupResource, "demo", "b1")
+			volumes, _, err := unstructured.NestedSlice(object.Object, "status", "volumeBackups")
+			if err != nil {
+				t.Fatal(err)
+			}
+			volumes[0].(map[string]any)["longhornBackupName"] = data
+			if err := unstructured.SetNestedSlice(object.Object, volumes, "status", "volumeBackups"); err != nil {
+				t.Fatal(err)
+			}
+			c.Put(hv.BackupResource, object)
+			r := c.router(Auto)
+			plan, err := r.PlanDelete(t.Context(), vmbackup.DeleteRequest{Backup: ref, From: vmbackup.SourceAll, Target: vmbackup.DefaultTarget})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(plan.Objects, isTheirs) != goes {
+				t.Errorf("planned: %+v", plan.Objects)
+			}
+			if err := c.store.Delete(t.Context(), target.BackupConfigKey("pvc-root", "backup-b1")); err != nil { // as Longhorn would
+				t.Fatal(err)
+			}
+			gone := false // the description is, before the object
+			events := &enginetest.Events{On: func(e vmbackup.Event) {
+				if e.Step == "forget" && e.State == vmbackup.StateRunning {
+					_, err := c.store.Stat(t.Context(), metadata.HarvesterBackupKey(ref))
+					gone = vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound
+				}
+			}}
+			if err := r.Delete(t.Context(), plan, vmbackup.RunOptions{Sink: events}); err != nil {
+				t.Fatal(err)
+			}
+			if !gone {
+				t.Error("the object went before the description, of which Harvester makes it anew")
+			}
+			if left := c.Get(hv.BackupResource, "demo", "b1") != nil; left == goes {
+				t.Errorf("Harvester's object is left: %t", left)
 			}
 		})
 	}

@@ -162,7 +162,9 @@ func (c *cluster) own(ref vmbackup.Ref) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if _, err := c.journal.Create(c.t.Context(), journal.Entry{Kind: journal.KindBackup, Ref: ref, Data: data, Labels: map[string]string{journal.LabelPhase: "Ready"}}); err != nil {
+	if _, err := c.journal.Create(c.t.Context(), journal.Entry{Kind: journal.KindBackup, Ref: ref, Data: data, Labels: map[string]string{
+		journal.LabelPhase: "Ready", direct.LabelOperation: journal.LabelValue(record.Operation),
+	}}); err != nil {
 		c.t.Fatal(err)
 	}
 }

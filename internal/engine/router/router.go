@@ -57,6 +57,7 @@ type backups interface {
 // New makes a router. detect finds out about Harvester; it is called when a choice
 // depends on it, and not before.
 func New(d *direct.Engine, h *harvester.Engine, choice string, lookup kube.Lookup, detect func(context.Context) (*hv.Presence, error)) *Router {
+	d.DiscoveredBy(h)
 	return &Router{direct: d, harvester: h, choice: choice, lookup: lookup, detect: detect}
 }
 
