@@ -138,6 +138,7 @@ func (c *cluster) theirBackup(name string) vmbackup.Ref {
 	c.Put("volumesnapshots", decoded(c.t, `{"apiVersion":"snapshot.storage.k8s.io/v1","kind":"VolumeSnapshot","metadata":{"name":"%s-volume-web-root","namespace":"demo"},"spec":{"source":{"persistentVolumeClaimName":"web-root"}}}`, name))
 	c.Put("backups", decoded(c.t, `{"apiVersion":"longhorn.io/v1beta2","kind":"Backup","metadata":{"name":"backup-%[1]s","namespace":"longhorn-system","labels":{"backup-volume":"pvc-root"}},
 		"spec":{"snapshotName":"s"},"status":{"state":"Completed","volumeName":"pvc-root","progress":100,"size":"4096","newlyUploadDataSize":"2048","lastSyncedAt":%[2]q}}`, name, now))
+	c.Put("backupvolumes", decoded(c.t, `{"apiVersion":"longhorn.io/v1beta2","kind":"BackupVolume","metadata":{"name":"pvc-root","namespace":"longhorn-system"},"spec":{"volumeName":"pvc-root"}}`))
 	for key, content := range map[string]string{target.BackupConfigKey("pvc-root", "backup-"+name): "{}", metadata.HarvesterBackupKey(ref): "{}"} {
 		if err := c.store.Put(c.t.Context(), key, []byte(content)); err != nil {
 			c.t.Fatal(err)
