@@ -28,8 +28,12 @@ type apiServer struct {
 	refuse func(verb, resource string) (code int, message string)
 	// created is called with each object that is created, and may change it.
 	created func(resource string, o *unstructured.Unstructured)
+	// removed is called with each object that is deleted.
+	removed func(resource string, o *unstructured.Unstructured)
 	// served are the resources of Harvester's group in discovery; none without.
 	served []string
+	// service answers what is proxied to a service.
+	service http.HandlerFunc
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at every change
@@ -200,6 +204,10 @@ func encode(w http.ResponseWriter, v any) {
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.URL.Path, "/proxy/") && s.service != nil {
+		s.service(w, r)
+		return
+	}
 	a := parse(r.URL.Path)
 	if strings.HasPrefix(a.resource, "selfsubjectrulesreviews") {
 		all := []any{map[string]any{"verbs": []string{"*"}, "apiGroups": []string{"*"}, "resources": []string{"*"}}}
@@ -354,6 +362,9 @@ func (s *apiServer) remove(w http.ResponseWriter, r *http.Request, a address) {
 	}
 	s.requests = append(s.requests, "delete "+a.resource+"/"+a.name)
 	s.drop(path)
+	if s.removed != nil {
+		s.removed(a.resource, o)
+	}
 	reply(w, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Success"})
 }
 

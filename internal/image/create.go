@@ -152,7 +152,7 @@ func (c *creation) same() error {
 			WithHint("use another name, or --engine %s", there.Status.Engine)
 	}
 	switch {
-	case c.restored != nil && there.Status.Ready && want.Checksum != "" && there.Status.Checksum == want.Checksum:
+	case (c.restored != nil || want.Source.Type == vmbackup.ImageUpload) && there.Status.Ready && want.Checksum != "" && there.Status.Checksum == want.Checksum:
 		return nil // wherever it came from, it is this content
 	case there.Status.Phase == vmbackup.ImageDeleting:
 		return vmbackup.Errorf(vmbackup.ReasonConflict, "image %s is being deleted", want.Ref()).WithHint("wait until it is gone and run the same command again")
@@ -201,6 +201,15 @@ func (i *Images) mayCreate(ctx context.Context, c *creation) error {
 	}
 	if c.there != nil && !c.again {
 		wanted = nil // at most it is waited for
+	}
+	if c.req.Source.Type == vmbackup.ImageUpload && (c.there == nil || !c.there.Status.Ready) {
+		// One that was cut off is made anew.
+		wanted = append(wanted, backend().Right(), kube.Right{Verb: "watch", Group: "longhorn.io", Resource: "backingimagedatasources", Namespace: kube.LonghornNamespace})
+		if c.byHarvester {
+			wanted = append(wanted, kube.Right{Verb: "delete", Group: harvester.Group, Resource: harvester.ImageResource, Namespace: c.req.Namespace})
+		} else {
+			wanted = append(wanted, kube.Right{Verb: "delete", Group: "longhorn.io", Resource: "backingimages", Namespace: kube.LonghornNamespace})
+		}
 	}
 	missing, err := i.clients.MissingRights(ctx, c.req.Namespace, wanted)
 	if err != nil {
@@ -317,6 +326,9 @@ func (c *creation) steps(i *Images, events *flow.Events) []flow.Step {
 	} else {
 		step("class", "Make the StorageClass", func(ctx context.Context) error { return i.ensureClass(ctx, c) })
 		step("image", "Make the backing image", func(ctx context.Context) error { return i.ensureBacking(ctx, c) })
+	}
+	if c.req.Source.Type == vmbackup.ImageUpload {
+		step(stepUpload, "Upload the content", func(ctx context.Context) error { return i.upload(ctx, c, events) })
 	}
 	title := "Import until a replica is ready"
 	if c.restored != nil {

@@ -6,6 +6,7 @@ package image
 import (
 	"context"
 
+	longhornv1 "github.com/longhorn/longhorn-manager/k8s/pkg/apis/longhorn/v1beta2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -29,6 +30,9 @@ func (i *Images) planDelete(ctx context.Context, ref vmbackup.Ref) (*vmbackup.Im
 		return nil, err
 	}
 	if err := unused(image); err != nil {
+		return nil, err
+	}
+	if err := i.notUploaded(ctx, image); err != nil {
 		return nil, err
 	}
 	d := &deletion{image: image}
@@ -98,6 +102,29 @@ func unused(image *vmbackup.Image) error {
 		}
 	}
 	return nil
+}
+
+// notUploaded refuses the deletion of an image whose content arrives just now, or has
+// arrived and is not in its place yet: Longhorn never comes to the end of that. An
+// upload that nobody sends any more has failed.
+func (i *Images) notUploaded(ctx context.Context, image *vmbackup.Image) error {
+	if image.Spec.Source.Type != vmbackup.ImageUpload || image.Status.Phase != vmbackup.ImageInProgress {
+		return nil
+	}
+	source, err := i.clients.Longhorn.LonghornV1beta2().BackingImageDataSources(kube.LonghornNamespace).Get(ctx, image.Status.BackingImage, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+		return nil
+	case err != nil:
+		return kube.Error(err, "read", "Longhorn BackingImageDataSource "+image.Status.BackingImage)
+	}
+	switch source.Status.CurrentState {
+	case longhornv1.BackingImageStateInProgress, longhornv1.BackingImageStateReadyForTransfer, longhornv1.BackingImageStateReady:
+	default:
+		return nil
+	}
+	return vmbackup.Errorf(vmbackup.ReasonConflict, "image %s is being uploaded and is not deleted: Longhorn would never come to the end of the deletion", image.Ref()).
+		WithHint("end the upload, with Ctrl-C where it runs, or wait for its end; then run the same command again")
 }
 
 // steps implements operation. The class goes first, so that nobody makes a volume of

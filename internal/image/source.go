@@ -23,6 +23,10 @@ func (i *Images) resolve(ctx context.Context, c *creation, inv *inventory) error
 		return i.resolveClaim(ctx, c)
 	case vmbackup.ImageClone:
 		return c.resolveImage(inv)
+	case vmbackup.ImageUpload:
+		if c.req.Content == nil || c.req.Checksum == "" {
+			return vmbackup.Errorf(vmbackup.ReasonInvalidRequest, "an upload needs its content, and the checksum of that")
+		}
 	}
 	return nil
 }

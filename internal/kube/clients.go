@@ -36,6 +36,8 @@ type Clients struct {
 	VMs VirtualMachines
 	// Lookup asks for objects of other kinds.
 	Lookup Lookup
+	// Services sends requests to services in the cluster.
+	Services Services
 	// Harvester is of a cluster that need not be Harvester's.
 	Harvester harvester.Interface
 }
@@ -74,6 +76,7 @@ func NewClients(config *rest.Config) (*Clients, error) {
 	return &Clients{
 		Core: g, Snapshot: g, Longhorn: g, KubeVirt: g, Harvester: g.harvester,
 		VMs: rawVMs{g.kubevirt.RESTClient()}, Lookup: restLookup{g.discovery.RESTClient()},
+		Services: proxiedServices{g.core.RESTClient()},
 	}, nil
 }
 

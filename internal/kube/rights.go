@@ -19,7 +19,11 @@ import (
 
 // Right is one verb on one resource; Resource may carry a subresource, as in
 // virtualmachineinstances/freeze. The namespace is empty for cluster-wide objects.
-type Right struct{ Verb, Group, Resource, Namespace string }
+type Right struct {
+	Verb, Group, Resource, Namespace string
+	// Name is of the one object that is meant; empty for all of them.
+	Name string
+}
 
 // String is the right in words.
 func (r Right) String() string {
@@ -83,12 +87,16 @@ func (c *Clients) MissingRights(ctx context.Context, namespace string, wanted []
 	return missing, nil
 }
 
-// grantedBy reports whether a rule grants the right on all objects of the resource.
+// grantedBy reports whether a rule grants the right: on all objects of the resource, or
+// on the one that is meant.
 func (r Right) grantedBy(rule authv1.ResourceRule) bool {
 	has := func(list []string, want string) bool {
 		return slices.Contains(list, want) || slices.Contains(list, "*")
 	}
-	return len(rule.ResourceNames) == 0 && has(rule.Verbs, r.Verb) && has(rule.APIGroups, r.Group) && has(rule.Resources, r.Resource)
+	named := len(rule.ResourceNames) == 0 || r.Name != "" && slices.Contains(rule.ResourceNames, r.Name)
+	_, sub, _ := strings.Cut(r.Resource, "/")
+	resource := has(rule.Resources, r.Resource) || sub != "" && slices.Contains(rule.Resources, "*/"+sub)
+	return named && has(rule.Verbs, r.Verb) && has(rule.APIGroups, r.Group) && resource
 }
 
 // ForbiddenWithout is the error for missing rights, nil when none is missing.

@@ -10,7 +10,7 @@ import (
 )
 
 func TestGrantedBy(t *testing.T) {
-	r := Right{"create", "snapshot.storage.k8s.io", "volumesnapshots", "demo"}
+	r := Right{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots", Namespace: "demo"}
 	rule := func(verb, group, resource string, names ...string) authv1.ResourceRule {
 		return authv1.ResourceRule{Verbs: []string{verb}, APIGroups: []string{group}, Resources: []string{resource}, ResourceNames: names}
 	}
@@ -29,13 +29,28 @@ func TestGrantedBy(t *testing.T) {
 			t.Errorf("%+v: %t", tc.rule, got)
 		}
 	}
+	one := Right{Verb: "create", Resource: "services/proxy", Namespace: "demo", Name: "http:web:80"}
+	for _, tc := range []struct {
+		rule authv1.ResourceRule
+		want bool
+	}{
+		{rule("create", "", "services/proxy", "http:web:80"), true},
+		{rule("create", "", "services/proxy", "http:other:80"), false},
+		{rule("create", "", "services/proxy"), true},
+		{rule("create", "", "*/proxy"), true},
+		{rule("create", "", "services"), false},
+	} {
+		if got := one.grantedBy(tc.rule); got != tc.want {
+			t.Errorf("%+v: %t", tc.rule, got)
+		}
+	}
 }
 
 func TestRightsInWords(t *testing.T) {
 	for want, r := range map[string]Right{
-		"create secrets in namespace demo":                                                 {"create", "", "secrets", "demo"},
-		"delete volumesnapshotcontents.snapshot.storage.k8s.io (cluster-wide)":             {"delete", "snapshot.storage.k8s.io", "volumesnapshotcontents", ""},
-		"update virtualmachineinstances.subresources.kubevirt.io/freeze in namespace demo": {"update", "subresources.kubevirt.io", "virtualmachineinstances/freeze", "demo"},
+		"create secrets in namespace demo":                                                 {"create", "", "secrets", "demo", ""},
+		"delete volumesnapshotcontents.snapshot.storage.k8s.io (cluster-wide)":             {"delete", "snapshot.storage.k8s.io", "volumesnapshotcontents", "", ""},
+		"update virtualmachineinstances.subresources.kubevirt.io/freeze in namespace demo": {"update", "subresources.kubevirt.io", "virtualmachineinstances/freeze", "demo", ""},
 	} {
 		if got := r.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -168,7 +168,7 @@ func (o *imageTargetOptions) execute(ctx context.Context, title, verb string, pl
 	if request.Target != vmbackup.DefaultTarget {
 		words = append(words, "--target", request.Target)
 	}
-	return o.runImage(ctx, &o.run, &o.output, p.Image.Ref(), o.imageCommand(verb, request.Image.Namespace, words...), func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+	return o.runImage(ctx, &o.run, &o.output, p.Image.Ref(), goOn{o.imageCommand(verb, request.Image.Namespace, words...), longhornGoesOn}, func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
 		return s.images.Run(ctx, p, opts)
 	})
 }
@@ -257,7 +257,7 @@ func (o *imageDeleteOptions) execute(ctx context.Context, arg string) error {
 		return err
 	}
 	if runErr != nil {
-		return o.imageStopped(ctx, runErr, plan.Image.Ref(), o.imageCommand("delete", ref.Namespace, ref.Name, "--yes"), o.run.timeout)
+		return o.imageStopped(ctx, runErr, plan.Image.Ref(), goOn{o.imageCommand("delete", ref.Namespace, ref.Name, "--yes"), longhornGoesOn}, o.run.timeout)
 	}
 	_, err = fmt.Fprintf(o.streams.Out, "image.%s/%s deleted\n", vmbackup.Group, plan.Image.Metadata.Name)
 	return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/engine/router"
+	"github.com/vmbackup/kubectl-vmbackup/internal/imagefile"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/plugin/internal/render"
 	"github.com/vmbackup/kubectl-vmbackup/pkg/vmbackup"
 )
@@ -28,15 +30,17 @@ type imageCreateOptions struct {
 
 	name    string
 	request vmbackup.ImageRequest
+	// file is the path of the file that is uploaded.
+	file string
 }
 
 func (g *globals) newImageCreate() *cobra.Command {
 	o := &imageCreateOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "create NAME (--url URL | --from-claim CLAIM | --from-image IMAGE)",
+		Use:   "create NAME (--url URL | --from-file FILE | --from-claim CLAIM | --from-image IMAGE)",
 		Short: "Import an image and make a StorageClass of it",
-		Long: `Import an image, raw or qcow2, from a web server, a volume or another image, and
-make the StorageClass whose volumes are made of it. The command ends when one
+		Long: `Import an image, raw or qcow2, from a web server, a local file, a volume or another
+image, and make the StorageClass whose volumes are made of it. The command ends when one
 replica of the image is ready: then it is imported, and Longhorn goes on to make
 the other replicas.
 
@@ -47,11 +51,20 @@ replicas, disks and nodes.
 
 The same command may be run again at any time: it goes on where the image is,
 and makes anew one whose import has failed. An image of the same name with
-another source or checksum is refused (AlreadyExists).`,
+another source or checksum is refused (AlreadyExists).
+
+A local file is read once for its checksum and once for the upload, which goes
+through the API server to Longhorn; no way into the cluster's network is needed.
+An upload that was cut off begins anew. Longhorn compares what has arrived with
+the checksum. Compressed files and other formats of disks are refused, with the
+command that converts them.`,
 		Example: `
 # Import an image, and see that it is what its publisher has signed
 kubectl vmbackup image create ubuntu --checksum SHA512 \
   --url https://example.com/ubuntu-24.04.img
+
+# Upload a local file
+kubectl vmbackup image create ubuntu --from-file ubuntu-24.04.qcow2
 
 # Make an image of a machine's disk, which is best off meanwhile
 kubectl vmbackup image create golden --from-claim shop/web-root
@@ -67,14 +80,18 @@ kubectl vmbackup image create ubuntu --url https://example.com/u --wait=false`,
 			if err := o.validate(); err != nil {
 				return usageError(cmd, err)
 			}
+			if err := o.open(); err != nil {
+				return err
+			}
 			return o.execute(cmd.Context())
 		},
 	}
 	flags, r := cmd.Flags(), &o.request
 	flags.StringVar(&r.Source.URL, "url", "", "Where Longhorn downloads the image from, http:// or https://. Its nodes must reach it")
+	flags.StringVar(&o.file, "from-file", "", "Local file that is uploaded, raw or qcow2")
 	flags.StringVar(&r.Source.Claim, "from-claim", "", "[NAMESPACE/]NAME of the PersistentVolumeClaim whose volume the image is made of, as it is now")
 	flags.StringVar(&r.Source.Image, "from-image", "", "Image that is copied")
-	flags.StringVar(&r.Checksum, "checksum", "", "SHA-512 in hex that the downloaded file must have")
+	flags.StringVar(&r.Checksum, "checksum", "", "SHA-512 in hex that the downloaded or uploaded file must have")
 	flags.StringVar(&r.DisplayName, "display-name", "", "Title of the image. If empty, its name")
 	flags.IntVar(&r.Replicas, "replicas", 0, "Copies of the image, and replicas of its volumes. Zero means as many as the default StorageClass has")
 	flags.StringVar(&r.StorageClass, "storage-class", "", "Name of the StorageClass to make. If empty, longhorn-NAME. Harvester chooses its own")
@@ -85,15 +102,28 @@ kubectl vmbackup image create ubuntu --url https://example.com/u --wait=false`,
 	return cmd
 }
 
+// open looks at the file that is to be uploaded.
+func (o *imageCreateOptions) open() error {
+	if o.file == "" {
+		return nil
+	}
+	file, err := imagefile.Inspect(o.file)
+	if err != nil {
+		return vmbackup.AsError(err, vmbackup.ReasonInvalidRequest).AsPreflight()
+	}
+	o.request.Content = file
+	return nil
+}
+
 func (o *imageCreateOptions) validate() error {
 	given := 0
-	for _, source := range []string{o.request.Source.URL, o.request.Source.Claim, o.request.Source.Image} {
+	for _, source := range []string{o.file, o.request.Source.URL, o.request.Source.Claim, o.request.Source.Image} {
 		if source != "" {
 			given++
 		}
 	}
 	if given != 1 {
-		return invalid("one of --url, --from-claim and --from-image says where the image comes from")
+		return invalid("one of --url, --from-file, --from-claim and --from-image says where the image comes from")
 	}
 	if _, err := o.requestIn("default"); err != nil {
 		return err
@@ -123,6 +153,8 @@ func (o *imageCreateOptions) requestIn(namespace string) (vmbackup.ImageRequest,
 		r.Source.Type, r.Source.Claim = vmbackup.ImageExport, claim.String()
 	case r.Source.Image != "":
 		r.Source.Type = vmbackup.ImageClone
+	case o.file != "":
+		r.Source.Type, r.Source.File = vmbackup.ImageUpload, filepath.Base(o.file)
 	}
 	r = r.Default()
 	return r, r.Validate()
@@ -139,6 +171,11 @@ func (o *imageCreateOptions) execute(ctx context.Context) error {
 	}
 	ctx, cancel := o.run.context(ctx)
 	defer cancel()
+	if request.Content != nil {
+		if request.Checksum, err = o.sum(ctx, request); err != nil {
+			return unbegun(ctx, err, o.run.timeout)
+		}
+	}
 	plan, err := s.images.PlanCreate(ctx, request)
 	if err != nil {
 		return unbegun(ctx, err, o.run.timeout)
@@ -147,9 +184,28 @@ func (o *imageCreateOptions) execute(ctx context.Context) error {
 	if o.dryRun.on() {
 		return o.showImagePlan(plan, title, &o.output)
 	}
-	return o.runImage(ctx, &o.run, &o.output, request.Ref(), o.again(request), func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
+	again := goOn{command: o.again(request), stands: longhornGoesOn}
+	if request.Content != nil {
+		again.stands = "an upload that was cut off begins anew"
+	}
+	return o.runImage(ctx, &o.run, &o.output, request.Ref(), again, func(opts vmbackup.RunOptions) (*vmbackup.Image, error) {
 		return s.images.Run(ctx, plan, opts)
 	})
+}
+
+// sum reads the file for its checksum, and refuses one that is not the file that the
+// user means.
+func (o *imageCreateOptions) sum(ctx context.Context, r vmbackup.ImageRequest) (string, error) {
+	file := r.Content.(*imagefile.File)
+	if _, err := fmt.Fprintf(o.streams.ErrOut, "reading %s (%s, %s) for its checksum\n", o.file, file.Format, render.Bytes(file.SizeBytes())); err != nil {
+		return "", err
+	}
+	sum, err := file.Checksum(ctx)
+	if err == nil && r.Checksum != "" && r.Checksum != sum {
+		err = vmbackup.Errorf(vmbackup.ReasonSourceMismatch, "file %s has the SHA-512 %s, which is not the one of --checksum; nothing was uploaded", o.file, sum).AsPreflight().
+			WithHint("download the file again, or look whether the checksum is of another file, or of the compressed one")
+	}
+	return sum, err
 }
 
 // again is the command that goes on; empty where it would show a password.
@@ -160,6 +216,7 @@ func (o *imageCreateOptions) again(r vmbackup.ImageRequest) string {
 	words := []string{r.Name}
 	for _, f := range []struct{ flag, value string }{
 		{"--url", r.Source.URL},
+		{"--from-file", o.file},
 		{"--from-claim", r.Source.Claim},
 		{"--from-image", r.Source.Image},
 		{"--checksum", r.Checksum},
@@ -196,7 +253,7 @@ func (g *globals) imageCommand(verb, namespace string, words ...string) string {
 }
 
 // runImage runs an operation on an image, shows its progress and then the image.
-func (g *globals) runImage(ctx context.Context, flags *runFlags, out *output, ref vmbackup.Ref, again string, run func(vmbackup.RunOptions) (*vmbackup.Image, error)) error {
+func (g *globals) runImage(ctx context.Context, flags *runFlags, out *output, ref vmbackup.Ref, again goOn, run func(vmbackup.RunOptions) (*vmbackup.Image, error)) error {
 	progress, err := g.newProgress()
 	if err != nil {
 		return err
@@ -222,20 +279,30 @@ func (g *globals) showImage(image *vmbackup.Image, out *output) error {
 	return render.Images(g.streams.Out, []vmbackup.Image{*image}, options)
 }
 
+// goOn is how an operation that was interrupted goes on.
+type goOn struct {
+	// command is empty where it would show a password.
+	command string
+	// stands says what becomes of it meanwhile.
+	stands string
+}
+
+const longhornGoesOn = "nothing is lost, and what Longhorn does goes on"
+
 // imageStopped explains an error by which an operation on an image ended: when only
 // the waiting ended, what is safe, and what goes on.
-func (g *globals) imageStopped(ctx context.Context, err error, ref vmbackup.Ref, again string, after time.Duration) error {
+func (g *globals) imageStopped(ctx context.Context, err error, ref vmbackup.Ref, again goOn, after time.Duration) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	hint := "go on with the same command"
-	if again != "" {
-		hint = "go on with: " + again
+	if again.command != "" {
+		hint = "go on with: " + again.command
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return vmbackup.Errorf(vmbackup.ReasonTimeout, "image %s was not done in %s; nothing is lost, and what Longhorn does goes on", ref, after).WithHint("%s", hint)
+		return vmbackup.Errorf(vmbackup.ReasonTimeout, "image %s was not done in %s; %s", ref, after, again.stands).WithHint("%s", hint)
 	}
-	return vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; image %s is not done, nothing is lost, and what Longhorn does goes on", ref).WithHint("%s", hint)
+	return vmbackup.Errorf(vmbackup.ReasonCanceled, "interrupted; image %s is not done, %s", ref, again.stands).WithHint("%s", hint)
 }
 
 func (g *globals) showImagePlan(plan *vmbackup.ImagePlan, title string, out *output) error {

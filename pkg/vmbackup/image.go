@@ -89,6 +89,8 @@ type ImageSource struct {
 	Volume string `json:"volume,omitempty"`
 	// Image is the backing image that was cloned.
 	Image string `json:"image,omitempty"`
+	// File is the name of the file that is uploaded. Neither Longhorn nor Harvester keeps it.
+	File string `json:"file,omitempty"`
 	// Backup is the URL of the image's backup that was restored.
 	Backup string `json:"backup,omitempty"`
 }

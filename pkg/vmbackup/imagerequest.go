@@ -4,6 +4,7 @@
 package vmbackup
 
 import (
+	"io"
 	"net/url"
 	"regexp"
 	"strings"
@@ -15,13 +16,24 @@ type ImageRequest struct {
 	Name        string      `json:"name"`
 	DisplayName string      `json:"displayName,omitempty"`
 	Source      ImageSource `json:"source"`
-	// Checksum is the SHA-512 in hex that the content must have; empty for any.
+	// Content is what is uploaded: of the source type upload alone.
+	Content ImageContent `json:"-"`
+	// Checksum is the SHA-512 in hex that the content must have; empty for any. An upload
+	// is not planned without: it tells whether an image is this one already.
 	Checksum string `json:"checksum,omitempty"`
 	// Replicas is how many disks are to hold a copy, and how many replicas volumes
 	// of the image have; 0 for as many as the default StorageClass says.
 	Replicas int `json:"replicas,omitempty"`
 	// StorageClass is the name of the class to make; empty for the usual one.
 	StorageClass string `json:"storageClass,omitempty"`
+}
+
+// ImageContent is the content of an image that is uploaded, raw or qcow2.
+type ImageContent interface {
+	// SizeBytes is its size, a multiple of 512.
+	SizeBytes() int64
+	// Open opens it at its beginning.
+	Open() (io.ReadCloser, error)
 }
 
 // MaxImageReplicas is the most copies that Longhorn makes.
@@ -87,6 +99,8 @@ func (s ImageSource) validate() error {
 	case ImageClone:
 		_, err := ParseImageRef(s.Image, "default")
 		return err
+	case ImageUpload:
+		return nil
 	}
 	return invalid("source %q is not supported", s.Type)
 }

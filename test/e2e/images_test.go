@@ -256,6 +256,11 @@ func (s *suite) testHarvesterImage(t *testing.T) {
 	if backed.Status.Backup.State != vmbackup.StateReady || !s.onTarget(t, metadata.HarvesterImageKey(was.Ref())) {
 		t.Errorf("%s", asJSON(backed.Status))
 	}
+	// A local file goes to Longhorn, and Harvester's controllers see it arrive.
+	up := s.image(t, "image", "create", "up", "-n", ns, "--from-file", filepath.Join(directory, "cloud.raw"))
+	if up.Status.Engine != vmbackup.EngineHarvester || !up.Status.Ready || up.Status.Checksum != sums["cloud.raw"] || up.Spec.Source.Type != vmbackup.ImageUpload {
+		t.Errorf("%s", asJSON(up))
+	}
 	s.refused(t, []string{"Harvester would replace it"}, "image", "restore", was.Status.BackingImage, "-n", ns, "--to", "other")
 	s.want(t, 0, "image", "delete", "cloud", "-n", ns, "--yes")
 	s.wait(t, backingImages, longhornNamespace, was.Status.BackingImage, "gone", func(o *unstructured.Unstructured) bool { return o == nil })

@@ -57,6 +57,7 @@ func TestE2E(t *testing.T) {
 			{"KillWalkAfter", s.killWalk(true, "root")},
 			{"Examples", s.testExamples},
 			{"Images", s.testImages},
+			{"Uploads", s.testUploads},
 			{"Delete", s.testDelete},
 			{"Whole", s.testWhole},
 			{"MainJob", s.testMainJob},

@@ -47,7 +47,7 @@ func (r *restoreSteps) followData(ctx context.Context) error {
 func (r *restoreSteps) watchData(ctx context.Context) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	side := r.aside(waiting, "data", r.tellErrors, r.warnings(), func(ctx context.Context, side *aside) {
+	side := r.aside(waiting, "data", r.tellErrors, r.tellWarnings, func(ctx context.Context, side *aside) {
 		if err := r.followVolumes(ctx); err != nil {
 			cancel(err) // what Longhorn cannot restore, Harvester waits for, for ever
 			return
@@ -235,19 +235,13 @@ func remedy(complaint string) string {
 	return "the events say more: kubectl get events"
 }
 
-// warnings returns what tells the cluster's warnings about what the restore makes. It
-// knows the claims by then: the volumes are changed while it tells.
-func (r *restoreSteps) warnings() func(context.Context, *aside) {
+// tellWarnings tells the cluster's warnings about what the restore makes: claims that
+// get no volume, pods that find no node or cannot be started.
+func (r *restoreSteps) tellWarnings(ctx context.Context, a *aside) {
 	claims := map[string]string{}
 	for _, v := range r.d.Restore().Status.Volumes {
 		claims[v.PVC] = v.Name
 	}
-	return func(ctx context.Context, a *aside) { r.tellWarnings(ctx, a, claims) }
-}
-
-// tellWarnings tells of claims that get no volume, and of pods that find no node or
-// cannot be started. claims are the names of the volumes by their claims.
-func (r *restoreSteps) tellWarnings(ctx context.Context, a *aside, claims map[string]string) {
 	vm := r.d.Machine()
 	since := time.Now().Add(-time.Minute) // of the events that are there, only what may be of this restore
 	told := map[string]bool{}
