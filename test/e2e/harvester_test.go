@@ -57,6 +57,7 @@ func TestHarvester(t *testing.T) {
 		{"a description that Harvester writes again confuses nobody", func(t *testing.T) { s.testRewritten(t, m) }},
 		{"a backup of Harvester is restored from the target alone", func(t *testing.T) { s.testFromTheTargetAlone(t, m, elsewhere, sums) }},
 		{"Harvester imports an image, and brings it back", s.testHarvesterImage},
+		{"machines move between Harvester and a plain cluster", s.testAcross},
 	} {
 		if !t.Run(step.name, step.run) {
 			return // every step starts from where the last one left the cluster
