@@ -75,7 +75,8 @@ func (s *suite) testElsewhere(t *testing.T) {
 		t.Fatalf("%s", got)
 	}
 	began := time.Now()
-	got := run("-o", "json")
+	got := run("-o", "json", "--progress", "json")
+	ended := time.Now()
 	r := &vmbackup.Restore{}
 	if decode(t, got, r); got.code != 3 || len(r.Status.Warnings) != 1 || !strings.Contains(r.Status.Warnings[0], "does not answer") {
 		t.Fatalf("%s", got)
@@ -85,7 +86,7 @@ func (s *suite) testElsewhere(t *testing.T) {
 		defer cancel()
 		_ = s.in(namespaces, "").Delete(ctx, m.namespace, metav1.DeleteOptions{})
 	})
-	t.Logf("restored after %.0f s, of which the lost cluster was waited for 10", time.Since(began).Seconds())
+	t.Logf("restored: %s, of which the lost cluster was waited for 10 s", split(began, ended, got.stderr))
 	s.restored(t, r, "Running", sums)
 	back := s.get(t, storageClasses, "", "elsewhere")
 	if len(back.GetAnnotations()) > 0 || text(back, "parameters", "numberOfReplicas") != text(class, "parameters", "numberOfReplicas") {
