@@ -317,6 +317,7 @@ func (s *suite) testTargetAway(t *testing.T) {
 	})
 	s.awaitTarget(t)
 	t.Run("DuringTheUpload", func(t *testing.T) { s.targetAwayDuringUpload(t, m) })
+	t.Run("DuringTheRestore", func(t *testing.T) { s.targetAwayDuringRestore(t, m, sums) })
 
 	t.Run("NoURL", func(t *testing.T) {
 		t.Cleanup(func() {
@@ -367,6 +368,37 @@ func (s *suite) targetAwayDuringUpload(t *testing.T, m machine) {
 		t.Errorf("%d snapshots, and %d after resuming", cuts, now)
 	}
 	s.present(t, b)
+}
+
+// targetAwayDuringRestore puts an empty bucket in the place of the target's while data
+// is copied, until Longhorn has dropped its records of the backups. With the bucket
+// back they come under new UIDs, and the very same run comes to its end.
+func (s *suite) targetAwayDuringRestore(t *testing.T, m machine, sums map[string]string) {
+	show := func(ctx context.Context) {
+		if got := s.exec(ctx, t, s.sandbox, nil, "--name", s.instance, "bucket", "show"); got.code != 0 {
+			t.Errorf("sandbox %s", got)
+		}
+	}
+	t.Cleanup(func() { show(context.WithoutCancel(t.Context())) })
+	b := s.backup(t, 0, "describe", "early", "-n", m.namespace)
+	name := b.Status.Volumes[0].LonghornBackup
+	was := s.get(t, longhornBackups, longhornNamespace, name).GetUID()
+	p := s.start(t, "restore", "early", "-n", m.namespace, "--to-name", "returned", "-o", "json")
+	p.until(t, "the copy of the data", atStep("data"))
+	s.runSandbox(t, "bucket", "replace")
+	p.until(t, "the wait for the target", func(e vmbackup.Event) bool { return strings.Contains(e.Message, "waiting for the backup target") })
+	s.patch(t.Context(), t, backupTargets, longhornNamespace, "default", fmt.Sprintf(`{"spec":{"syncRequestedAt":%q}}`, time.Now().UTC().Format(time.RFC3339)))
+	s.wait(t, longhornBackups, longhornNamespace, name, "gone", func(o *unstructured.Unstructured) bool { return o == nil })
+	show(t.Context())
+	got := p.wait(t)
+	r := &vmbackup.Restore{}
+	if decode(t, got, r); got.code != 0 && got.code != 3 {
+		t.Fatalf("the target went away and returned: %s", got)
+	}
+	s.restored(t, r, "Stopped", sums)
+	if now := s.get(t, longhornBackups, longhornNamespace, name).GetUID(); now == was {
+		t.Errorf("Longhorn has never dropped its record of backup %s", name)
+	}
 }
 
 // awaitTarget has Longhorn look at the backup target and waits until it has seen

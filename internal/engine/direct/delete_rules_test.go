@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -331,12 +332,11 @@ func TestDeleteOfAnUploadThatEndsLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		late := false
+		var late atomic.Bool
 		c.after = append(c.after, func(verb, resource string, object runtime.Object) {
-			if verb != "delete" || resource != "backups" || late || accessor(t, object).GetName() != v.LonghornBackup {
+			if verb != "delete" || resource != "backups" || accessor(t, object).GetName() != v.LonghornBackup || late.Swap(true) {
 				return
 			}
-			late = true
 			listed := object.DeepCopyObject().(*longhornv1.Backup)
 			listed.DeletionTimestamp = nil
 			c.mu.Lock()
@@ -349,7 +349,7 @@ func TestDeleteOfAnUploadThatEndsLate(t *testing.T) {
 		if err := c.discard(deleteRequest()); err != nil {
 			t.Fatal(err)
 		}
-		if !late {
+		if !late.Load() {
 			t.Fatal("nothing came late")
 		}
 		wantSame(t, "backups", c.names("backups"), []string{})

@@ -27,7 +27,7 @@ func (r *restoreRun) followData(ctx context.Context) error {
 	if r.record.DataRestored {
 		return nil
 	}
-	if err := r.watchData(ctx); err != nil {
+	if err := r.copyData(ctx); err != nil {
 		return err
 	}
 	r.record.DataRestored = true
@@ -67,7 +67,7 @@ func (r *restoreRun) followVolume(ctx context.Context, mu *sync.Mutex, v *vmback
 	return kube.WaitFor(ctx, one, "the data of volume "+v.Name+" (Longhorn volume "+v.LonghornVolume+")", func(lv *longhornv1.Volume) (bool, error) {
 		done, failure := longhorn.Restored(lv)
 		if failure != "" {
-			return false, r.restoreFailed(v, failure)
+			return false, &copyFailed{r.restoreFailed(v, failure), failure}
 		}
 		if why := longhorn.Unscheduled(lv); why != waits {
 			waits = why

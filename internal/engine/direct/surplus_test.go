@@ -6,6 +6,7 @@ package direct
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,12 +65,15 @@ func TestUploadOfABrokenRoundEndsBeforeItGoes(t *testing.T) {
 func TestSecondBackupOfASnapshotGoes(t *testing.T) {
 	for _, taken := range []int{0, 1} {
 		inBubble(t, func(t *testing.T, c *cluster) {
+			var mu sync.Mutex // guards made
 			var made []string
 			c.after = append(c.after, func(verb, _ string, object runtime.Object) {
 				b, ok := object.(*longhornv1.Backup)
 				if !ok || verb != "create" || b.Labels["backup-volume"] != "pvc-web-root" {
 					return
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				if made = append(made, b.Name); len(made) == 1 {
 					time.AfterFunc(time.Second, func() { c.upload("pvc-web-root", b.Spec.SnapshotName) })
 				}
@@ -101,11 +105,10 @@ func TestCancelOfAFirstUpload(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.pass(90 * time.Second) // the uploads are under way
-		told := ""
-		c.events.on = func(e vmbackup.Event) { told += e.Message + "\n" }
 		if b, err := c.engine.CancelBackup(t.Context(), b1, vmbackup.RunOptions{Sink: c.events}); err != nil || b.Status.Phase != vmbackup.PhaseCanceled {
 			t.Fatalf("%s: %v", b.Status.Phase, err)
 		}
+		told := strings.Join(c.events.said(), "\n")
 		if !strings.Contains(told, "waiting for the upload of Longhorn Backup") || !strings.Contains(told, "(50 %)") {
 			t.Error(told)
 		}

@@ -5,6 +5,7 @@ package direct
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/vmbackup/kubectl-vmbackup/internal/target"
@@ -27,13 +28,19 @@ func (r *backupRun) reach(err error) error {
 	return err
 }
 
-// targetNow asks Longhorn and the target itself whether the target can be used now.
-func (r *backupRun) targetNow(ctx context.Context) error {
-	store, err := r.engine.openTarget(ctx, r.backup().Spec.Target)
-	if err != nil {
-		return err
+// lookAtTarget asks Longhorn and the target itself whether the target can be used now,
+// and whether anything is on it.
+func (e *Engine) lookAtTarget(ctx context.Context, name string) (store target.Store, empty bool, err error) {
+	if store, err = e.openTarget(ctx, name); err != nil {
+		return nil, false, err
 	}
-	_, err = target.Empty(ctx, store)
+	empty, err = target.Empty(ctx, store)
+	return store, empty, err
+}
+
+// targetNow is why the target cannot be used now; nil when it can.
+func (r *backupRun) targetNow(ctx context.Context) error {
+	_, _, err := r.engine.lookAtTarget(ctx, r.backup().Spec.Target)
 	return err
 }
 
@@ -41,15 +48,18 @@ func (r *backupRun) targetNow(ctx context.Context) error {
 // words are those of the clients of S3, NFS and others for a server that is away.
 // They widen what is tried again from the same snapshots, and decide nothing else.
 func saysTarget(message string) bool {
-	message = strings.ToLower(message)
-	for _, words := range []string{
+	return saysAway(message) || says(message, "no space left", "insufficientstorage", "storagefull", "quotaexceeded")
+}
+
+// saysAway reports whether a failure is that of a target that could not be used. That of
+// one that is full is none: in a restore it is the room on Longhorn's own disks.
+func saysAway(message string) bool {
+	return says(message,
 		"connection refused", "connection reset", "no such host", "no route to host", "i/o timeout", "send request failed", "request send failed", "requesterror", "aws http error",
-		"nosuchbucket", "slowdown", "serviceunavailable", "internalerror", "accessdenied", "signaturedoesnotmatch", "invalidaccesskeyid", "backup target", "stale file handle",
-		"no space left", "insufficientstorage", "storagefull", "quotaexceeded",
-	} {
-		if strings.Contains(message, words) {
-			return true
-		}
-	}
-	return false
+		"nosuchbucket", "slowdown", "serviceunavailable", "internalerror", "accessdenied", "signaturedoesnotmatch", "invalidaccesskeyid", "backup target", "stale file handle")
+}
+
+func says(message string, words ...string) bool {
+	message = strings.ToLower(message)
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(message, w) })
 }
