@@ -47,6 +47,10 @@ func (c *Clients) ReadBackupTarget(ctx context.Context, name string) (*BackupTar
 		return t, nil
 	}
 	secret, err := c.Core.CoreV1().Secrets(LonghornNamespace).Get(ctx, bt.Spec.CredentialSecret, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, vmbackup.Errorf(vmbackup.ReasonTargetUnavailable, "the credentials of backup target %q are missing: there is no Secret %s/%s", name, LonghornNamespace, bt.Spec.CredentialSecret).
+			WithHint("make the Secret, with the keys that the target's own cluster has there, or set the target again with: kubectl vmbackup target set %s", name)
+	}
 	if err != nil {
 		return nil, Error(err, "read", "Secret "+LonghornNamespace+"/"+bt.Spec.CredentialSecret+" with the credentials of backup target "+name)
 	}
