@@ -90,6 +90,10 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 	if err != nil {
 		return nil, err
 	}
+	changed, err := d.changedClasses(record, req.StorageClasses)
+	if err != nil {
+		return nil, err
+	}
 	parts, err := e.planParts(ctx, restore, record, n, d, req)
 	if err != nil {
 		return nil, err
@@ -99,7 +103,7 @@ func (e *Engine) planRestore(ctx context.Context, req vmbackup.RestoreRequest) (
 			return nil, err
 		}
 	}
-	restore.Restore.Status.Warnings = append(leftOut, restore.Restore.Status.Warnings...)
+	restore.Restore.Status.Warnings = slices.Concat(leftOut, changed, restore.Restore.Status.Warnings)
 	if e.delegate != nil {
 		if parts, err = e.planDelegated(ctx, restore, req, parts); err != nil {
 			return nil, err

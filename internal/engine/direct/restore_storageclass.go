@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,6 +67,53 @@ func (d *destination) recallClasses(record *metadata.Record, mapping map[string]
 		}
 	}
 	return nil
+}
+
+// changedClasses warns of StorageClasses that are there with other parameters than when
+// the backup was made: their volumes are made as they say now.
+func (d *destination) changedClasses(record *metadata.Record, mapping map[string]string) (warnings []string, err error) {
+	told := map[string]bool{}
+	for _, v := range record.Backup.Status.Volumes {
+		class := d.classes[v.StorageClass]
+		if _, mapped := mapping[v.StorageClass]; mapped || class == nil || told[v.StorageClass] {
+			continue
+		}
+		told[v.StorageClass] = true
+		was, err := recordedClass(record, v.StorageClass)
+		if err != nil {
+			return nil, err
+		}
+		if was == nil || maps.Equal(was.Parameters, class.Parameters) {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("StorageClass %q has other parameters than when the backup was made (%s): the restored volumes get those of now; another class can be named with --map-storage-class %s=CLASS",
+			class.Name, differences(was.Parameters, class.Parameters), class.Name))
+	}
+	return warnings, nil
+}
+
+// differences says in what parameters differ, in their order.
+func differences(was, is map[string]string) string {
+	var words []string
+	keys := slices.Sorted(maps.Keys(is))
+	for _, key := range slices.Sorted(maps.Keys(was)) {
+		if _, there := is[key]; !there {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range keys {
+		now, there := is[key]
+		before, had := was[key]
+		switch {
+		case !had:
+			words = append(words, fmt.Sprintf("%s %q is new", key, now))
+		case !there:
+			words = append(words, fmt.Sprintf("%s was %q and is gone", key, before))
+		case now != before:
+			words = append(words, fmt.Sprintf("%s is %q and was %q", key, now, before))
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // makesClasses adds the step that makes StorageClasses, where there are any to make.

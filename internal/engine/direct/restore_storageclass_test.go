@@ -5,6 +5,7 @@ package direct
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	authv1 "k8s.io/api/authorization/v1"
@@ -51,6 +52,36 @@ func TestMissingStorageClassComesBack(t *testing.T) {
 			}
 		}
 		wantSame(t, "planned classes", planned, 1)
+	})
+}
+
+// One of the same name with other parameters is taken, and told, unless it is mapped.
+func TestStorageClassWithOtherParameters(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.defaultClass()
+		c.complete()
+		plan := func(req vmbackup.RestoreRequest) string {
+			t.Helper()
+			p, err := c.engine.PlanRestore(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(p.Warnings, "\n")
+		}
+		if got := plan(restoreRequest()); strings.Contains(got, "other parameters") {
+			t.Errorf("unchanged: %s", got)
+		}
+		edit(c.apiServer, "storageclasses", "", "longhorn", func(s *storagev1.StorageClass) {
+			s.Parameters = map[string]string{parameterReplicas: "3", "diskSelector": "ssd"}
+		})
+		if got := plan(restoreRequest()); !strings.Contains(got, `StorageClass "longhorn" has other parameters than when the backup was made (diskSelector "ssd" is new, numberOfReplicas is "3" and was "2")`) {
+			t.Errorf("changed: %s", got)
+		}
+		req := restoreRequest()
+		req.StorageClasses = map[string]string{"longhorn": "longhorn"}
+		if got := plan(req); strings.Contains(got, "other parameters") {
+			t.Errorf("mapped: %s", got)
+		}
 	})
 }
 
