@@ -69,8 +69,12 @@ type sender struct {
 // whose content arrives meanwhile.
 func (s sender) send(ctx context.Context) error {
 	var refused error // the answer to the last upload
-	for uploads := 0; ; {
+	for uploads, gone := 0, 0; ; {
 		source, err := s.awaitSource(ctx, refused != nil)
+		if vmbackup.ReasonOf(err) == vmbackup.ReasonNotFound && gone < uploadAttempts {
+			gone++ // another run makes it anew
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -133,8 +137,10 @@ func (s sender) source(ctx context.Context) (string, error) {
 func (s sender) awaitSource(ctx context.Context, refused bool) (*longhornv1.BackingImageDataSource, error) {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if refused {
-		defer time.AfterFunc(stateLags, cancel).Stop()
+	lag := time.AfterFunc(stateLags, cancel)
+	defer lag.Stop()
+	if !refused {
+		lag.Stop()
 	}
 	name, err := s.source(ctx)
 	if err != nil {
@@ -152,6 +158,7 @@ func (s sender) awaitSource(ctx context.Context, refused bool) (*longhornv1.Back
 			longhornv1.BackingImageStateFailed, longhornv1.BackingImageStateFailedAndCleanUp:
 			return o.DeletionTimestamp == nil, nil
 		case longhornv1.BackingImageStateInProgress:
+			lag.Stop()
 			if !told {
 				told = true
 				s.events.Step(stepUpload, vmbackup.StateRunning, "somebody uploads the content already; waiting for the end of that")
