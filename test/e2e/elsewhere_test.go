@@ -86,7 +86,7 @@ func (s *suite) testElsewhere(t *testing.T) {
 		defer cancel()
 		_ = s.in(namespaces, "").Delete(ctx, m.namespace, metav1.DeleteOptions{})
 	})
-	t.Logf("restored: %s, of which the lost cluster was waited for 10 s", split(began, ended, got.stderr))
+	t.Logf("restored: %s", split(began, ended, got.stderr))
 	s.restored(t, r, "Running", sums)
 	back := s.get(t, storageClasses, "", "elsewhere")
 	if len(back.GetAnnotations()) > 0 || text(back, "parameters", "numberOfReplicas") != text(class, "parameters", "numberOfReplicas") {
